@@ -1,0 +1,57 @@
+"""The exceptions and warnings of FLiPLens, drawn as one tree.
+
+```
+FliplensError                the work failed                     exit status 1
+├── MissingExtraError        an optional dependency is absent    exit status 1
+└── InputError               the call or its input is wrong      exit status 2
+    └── EmbeddingSpaceError  vectors and lens do not fit together
+
+FliplensWarning              worth telling, not worth stopping for
+└── EmbeddingSpaceWarning    vectors look like those of another encoder
+```
+
+Every message is one line that says what was expected, what was found and what to do; the command line
+prints it as it is and leaves with `exit_status`.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "EmbeddingSpaceError",
+    "EmbeddingSpaceWarning",
+    "FliplensError",
+    "FliplensWarning",
+    "InputError",
+    "MissingExtraError",
+]
+
+
+class FliplensError(Exception):
+    """The work failed. Base of every exception that FLiPLens raises on purpose."""
+
+    exit_status: int = 1
+
+
+class MissingExtraError(FliplensError):
+    """An optional dependency is not installed; the message names the pip command."""
+
+    def __init__(self, needed_for: str, extra: str) -> None:
+        super().__init__(f"{needed_for} needs an extra that is not installed: pip install 'fliplens[{extra}]'")
+
+
+class InputError(FliplensError):
+    """The call, or the data handed in, is wrong: nothing was computed."""
+
+    exit_status = 2
+
+
+class EmbeddingSpaceError(InputError):
+    """Vectors do not have the size that the lens (or another file) was made for."""
+
+
+class FliplensWarning(UserWarning):
+    """Base of the warnings that FLiPLens gives."""
+
+
+class EmbeddingSpaceWarning(FliplensWarning):
+    """Vectors fit the lens in size, but their statistics say another encoder made them."""

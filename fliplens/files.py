@@ -1,0 +1,183 @@
+"""Reading and writing files without leaving half of one behind.
+
+Everything that FLiPLens writes goes to a temporary name in the same folder first and is renamed when it is
+whole, so that a full disk, a kill or an exception leaves either the old file or the new one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import secrets
+import shutil
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import IO, Any
+
+from fliplens.errors import InputError
+
+__all__ = [
+    "atomic_file",
+    "atomic_folder",
+    "check_free",
+    "read_json",
+    "read_lines",
+    "sha256_of_file",
+    "sha256_of_lines",
+    "write_json",
+    "write_lines",
+]
+
+
+@contextlib.contextmanager
+def atomic_file(path: str | Path) -> Iterator[IO[bytes]]:
+    """Open a binary file that appears under `path` only once the block ends without an exception.
+
+    Missing parent folders are made. On any exception the temporary file is removed and an existing file at
+    `path` stays as it was.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = _temporary_name(path)
+    try:
+        with temporary.open("xb") as stream:
+            yield stream
+            stream.flush()
+            os.fsync(stream.fileno())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+@contextlib.contextmanager
+def atomic_folder(path: str | Path, *, overwrite: bool = False) -> Iterator[Path]:
+    """Yield an empty temporary folder that takes the name `path` once the block ends without an exception.
+
+    Args:
+        path: the folder to make.
+        overwrite: replace what is there. Without it a folder that holds anything is an error.
+
+    Raises:
+        InputError: `path` is a file, or a folder with something in it and `overwrite` is False.
+    """
+    path = Path(path)
+    check_free(path, overwrite=overwrite)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = _temporary_name(path)
+    temporary.mkdir()
+    try:
+        yield temporary
+        if path.exists():
+            # Two renames instead of delete-then-rename: the old folder is whole until the new one is in place.
+            old = temporary.with_suffix(".old")
+            path.rename(old)
+            try:
+                temporary.rename(path)
+            except BaseException:
+                old.rename(path)
+                raise
+            shutil.rmtree(old, ignore_errors=True)
+        else:
+            temporary.rename(path)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+
+
+def check_free(path: str | Path, *, overwrite: bool) -> None:
+    """Raise InputError if writing a folder at `path` would replace something without leave.
+
+    Called before long work, so that an output that cannot be written is known at once.
+    """
+    path = Path(path)
+    if path.exists() and not path.is_dir():
+        raise InputError(f"expected a folder to write at {path}, found a file: name another place")
+    if path.is_dir() and any(path.iterdir()) and not overwrite:
+        raise InputError(
+            f"expected an empty or new folder at {path}, found one that holds another run: "
+            "name another place, or pass --overwrite (overwrite=True) to replace it"
+        )
+
+
+def read_json(path: str | Path) -> Any:
+    """Read one JSON document.
+
+    Raises:
+        InputError: the file is missing, unreadable, not UTF-8 or not JSON.
+    """
+    path = Path(path)
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise InputError(f"expected a JSON file at {path}, found none: check the path") from error
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+        raise InputError(f"expected JSON in {path}, found something else ({error}): restore the file") from error
+
+
+def write_json(path: str | Path, value: Any) -> None:
+    """Write `value` as indented UTF-8 JSON, atomically. NaN and infinities are refused: they are not JSON."""
+    with atomic_file(path) as stream:
+        stream.write((json.dumps(value, ensure_ascii=False, indent=2, allow_nan=False) + "\n").encode("utf-8"))
+
+
+def read_lines(path: str | Path) -> list[str]:
+    r"""Read a text file of one sentence a line.
+
+    Only `\n` and `\r\n` end a line (a sentence may hold U+2028 and the like); an empty line is still a row; a
+    byte-order mark is dropped.
+
+    Raises:
+        InputError: the file is missing, unreadable, empty or not UTF-8.
+    """
+    path = Path(path)
+    try:
+        raw = path.read_bytes()
+    except FileNotFoundError as error:
+        raise InputError(f"expected a text file at {path}, found none: check the path") from error
+    except OSError as error:
+        raise InputError(f"expected a text file at {path}, could not read it ({error.strerror})") from error
+    try:
+        text = raw.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = raw.count(b"\n", 0, error.start) + 1
+        raise InputError(
+            f"expected UTF-8 text in {path}, found byte 0x{raw[error.start]:02x} in line {line}: "
+            "convert the file to UTF-8"
+        ) from error
+    if not text:
+        raise InputError(f"expected one sentence a line in {path}, found an empty file")
+    lines = text.split("\n")
+    if lines[-1] == "":
+        lines.pop()
+    return [line.removesuffix("\r") for line in lines]
+
+
+def write_lines(path: str | Path, lines: Iterable[str]) -> None:
+    """Write one line of text each, atomically; a line break inside a line becomes a space."""
+    with atomic_file(path) as stream:
+        for line in lines:
+            stream.write(line.replace("\r", " ").replace("\n", " ").encode("utf-8") + b"\n")
+
+
+def sha256_of_file(path: str | Path) -> str:
+    """Return the SHA-256 of a file's bytes as hexadecimal."""
+    with Path(path).open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def sha256_of_lines(lines: Iterable[str]) -> str:
+    """Return the SHA-256 of texts, each prefixed by its length so that no two lists collide."""
+    digest = hashlib.sha256()
+    for line in lines:
+        encoded = line.encode("utf-8", "surrogatepass")
+        digest.update(len(encoded).to_bytes(8, "little"))
+        digest.update(encoded)
+    return digest.hexdigest()
+
+
+def _temporary_name(path: Path) -> Path:
+    """Return a hidden name beside `path`, so that the final rename stays within one file system."""
+    return path.with_name(f".{path.name}.{secrets.token_hex(6)}.tmp")
