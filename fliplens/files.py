@@ -53,25 +53,26 @@ def atomic_file(path: str | Path) -> Iterator[IO[bytes]]:
 
 
 @contextlib.contextmanager
-def atomic_folder(path: str | Path, *, overwrite: bool = False) -> Iterator[Path]:
+def atomic_folder(path: str | Path, *, marker: str, overwrite: bool = False) -> Iterator[Path]:
     """Yield an empty temporary folder that takes the name `path` once the block ends without an exception.
 
     Args:
         path: the folder to make.
-        overwrite: replace what is there. Without it a folder that holds anything is an error.
+        marker: a file that every folder of this kind holds.
+        overwrite: replace a folder of the same kind (see `check_free`).
 
     Raises:
-        InputError: `path` is a file, or a folder with something in it and `overwrite` is False.
+        InputError: see `check_free`.
     """
     path = Path(path)
-    check_free(path, overwrite=overwrite)
+    check_free(path, marker=marker, overwrite=overwrite)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = _temporary_name(path)
     temporary.mkdir()
     try:
         yield temporary
         if path.exists():
-            # Two renames instead of delete-then-rename: the old folder is whole until the new one is in place.
+            # Two renames, not delete-then-rename: the old folder is whole until the new one is there.
             old = temporary.with_suffix(".old")
             path.rename(old)
             try:
@@ -87,15 +88,23 @@ def atomic_folder(path: str | Path, *, overwrite: bool = False) -> Iterator[Path
         raise
 
 
-def check_free(path: str | Path, *, overwrite: bool) -> None:
+def check_free(path: str | Path, *, marker: str, overwrite: bool) -> None:
     """Raise InputError if writing a folder at `path` would replace something without leave.
 
-    Called before long work, so that an output that cannot be written is known at once.
+    Called before long work, so that an output that cannot be written is known at once. Even with `overwrite`
+    only a folder that holds `marker` is replaced: a slip of the hand must not delete somebody's home.
     """
     path = Path(path)
     if path.exists() and not path.is_dir():
         raise InputError(f"expected a folder to write at {path}, found a file: name another place")
-    if path.is_dir() and any(path.iterdir()) and not overwrite:
+    if not path.is_dir() or not any(path.iterdir()):
+        return
+    if not (path / marker).is_file():
+        raise InputError(
+            f"expected an empty or new folder at {path}, found one with other files and no {marker}: "
+            "name another place"
+        )
+    if not overwrite:
         raise InputError(
             f"expected an empty or new folder at {path}, found one that holds another run: "
             "name another place, or pass --overwrite (overwrite=True) to replace it"
@@ -118,7 +127,7 @@ def read_json(path: str | Path) -> Any:
 
 
 def write_json(path: str | Path, value: Any) -> None:
-    """Write `value` as indented UTF-8 JSON, atomically. NaN and infinities are refused: they are not JSON."""
+    """Write `value` as indented UTF-8 JSON, atomically. NaN and infinities are not JSON: refused."""
     with atomic_file(path) as stream:
         stream.write((json.dumps(value, ensure_ascii=False, indent=2, allow_nan=False) + "\n").encode("utf-8"))
 

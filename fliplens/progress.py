@@ -3,18 +3,67 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator
-from typing import TypeVar
+from collections.abc import Iterable, Iterator, Sized
+from types import TracebackType
+from typing import Any, TypeVar
 
-__all__ = ["track"]
+__all__ = ["Progress", "track"]
 
 T = TypeVar("T")
+
+
+class Progress:
+    """A progress bar that gives count, rate and time left; a context manager.
+
+    Args:
+        what: a word or two that name the work.
+        total: how many units there are, if known.
+        unit: what one unit is called in the rate.
+        show: False does nothing at all.
+        done: units that an earlier run already did.
+    """
+
+    def __init__(self, what: str, *, total: int | None, unit: str, show: bool, done: int = 0) -> None:
+        self._bar: Any = None
+        if show:
+            from tqdm import tqdm
+
+            # Redrawing twice a second suits a terminal; a log file would fill, so there it is every few seconds.
+            interval = 0.5 if sys.stderr.isatty() else 5.0
+            self._bar = tqdm(
+                desc=what,
+                total=total,
+                initial=done,
+                unit=f" {unit}",
+                mininterval=interval,
+                file=sys.stderr,
+                dynamic_ncols=True,
+            )
+
+    def update(self, units: int = 1) -> None:
+        """Count `units` more as done."""
+        if self._bar is not None:
+            self._bar.update(units)
+
+    def note(self, text: str) -> None:
+        """Show a few words behind the bar."""
+        if self._bar is not None:
+            self._bar.set_postfix_str(text, refresh=False)
+
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._bar is not None:
+            self._bar.close()
 
 
 def track(
     items: Iterable[T], *, what: str, total: int | None = None, unit: str = "it", show: bool = False
 ) -> Iterator[T]:
-    """Iterate over `items` with a progress bar on stderr that gives count, rate and time left.
+    """Iterate over `items` with a progress bar on stderr.
 
     Args:
         items: what to iterate over.
@@ -26,10 +75,9 @@ def track(
     if not show:
         yield from items
         return
-    from tqdm import tqdm
-
-    # Redrawing twice a second suits a terminal; a log file would fill, so there it is every few seconds.
-    interval = 0.5 if sys.stderr.isatty() else 5.0
-    yield from tqdm(
-        items, desc=what, total=total, unit=unit, mininterval=interval, file=sys.stderr, dynamic_ncols=True
-    )
+    if total is None and isinstance(items, Sized):
+        total = len(items)
+    with Progress(what, total=total, unit=unit, show=show) as bar:
+        for item in items:
+            yield item
+            bar.update()

@@ -1,0 +1,167 @@
+"""Where training starts: factors that already read words before the first step.
+
+The anchor is a linear discriminant: with the centred vector of each word as its class mean and one covariance
+for all, the best linear score of word w for sentence s is e_w · Σ⁻¹ · (s - m). So E1 holds the word vectors and
+E2 the regularised inverse covariance; training moves on from there.
+
+All vectors here are in training coordinates (`Coordinates`): centred, and scaled so that the mean squared length
+is 1, which makes every constant below independent of the encoder's scale.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.sparse import csr_matrix
+from torch import Tensor
+
+from fliplens.embeddings import Embeddings
+from fliplens.objective import Factors
+
+__all__ = ["Coordinates", "anchored_factors", "log_unigrams", "random_factors", "sentence_means"]
+
+
+@dataclass(frozen=True)
+class Coordinates:
+    """The affine map from an embedding s to training coordinates T · (s - m).
+
+    Being affine, it folds into a trained lens: E2 ← E2 · T and b ← b - E1 · E2 · T · m.
+    """
+
+    mean: NDArray[np.float32]
+    """m, (d,); zeros where training does not centre."""
+    transform: NDArray[np.float32] | float
+    """T: one number, or (d, d) where training whitens."""
+
+    def apply(self, rows: NDArray[np.float32]) -> Tensor:
+        """Return the rows (k, d) in training coordinates, as a float32 tensor."""
+        centred = rows - self.mean
+        if isinstance(self.transform, float):
+            centred *= self.transform
+            return torch.from_numpy(centred)
+        return torch.from_numpy(centred @ self.transform.T)
+
+    def fold(self, factors: Factors) -> Factors:
+        """Return factors that score raw embeddings as `factors` score training coordinates.
+
+        The folded bias is b - W · m: its first part, the trained bias, is the prior.
+        """
+        last = factors.E1 if factors.E2 is None else factors.E2
+        if isinstance(self.transform, float):
+            folded = last * self.transform
+        else:
+            folded = (last.double() @ torch.from_numpy(self.transform).double()).float()
+        E1, E2 = (folded, None) if factors.E2 is None else (factors.E1, folded)
+        mean = torch.from_numpy(self.mean).double()
+        shift = E1.double() @ mean if E2 is None else E1.double() @ (E2.double() @ mean)
+        return Factors(E1=E1, E2=E2, b=(factors.b.double() - shift).float())
+
+
+def covariance(embeddings: Embeddings) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the mean (d,) and covariance (d, d) of the rows, float64, in one pass over blocks."""
+    total = np.zeros(embeddings.dim)
+    products = np.zeros((embeddings.dim, embeddings.dim))
+    # Products are taken around a first estimate of the mean, so that a large common offset loses no digits.
+    origin = embeddings.block(0, 1024).mean(axis=0, dtype=np.float64)
+    for _, rows in embeddings.blocks():
+        centred = rows.astype(np.float64) - origin
+        total += centred.sum(axis=0)
+        products += centred.T @ centred
+    shift = total / len(embeddings)
+    return origin + shift, products / len(embeddings) - np.outer(shift, shift)
+
+
+def log_unigrams(counts: csr_matrix) -> Tensor:
+    """Return the log of the unigram distribution of the counts (n, V), float32 (V,).
+
+    Half an occurrence is added to every word, so that a word the rows lack has a finite score.
+    """
+    frequency = np.asarray(counts.sum(axis=0), dtype=np.float64).ravel() + 0.5
+    return torch.from_numpy(np.log(frequency / frequency.sum()).astype(np.float32))
+
+
+def sentence_means(embeddings: Embeddings, counts: csr_matrix) -> NDArray[np.float32]:
+    """Return for each word the mean vector of the rows that hold it, (V, d); the overall mean where none does.
+
+    Args:
+        embeddings: n rows.
+        counts: (n, V).
+    """
+    present = counts.copy()
+    present.data = np.ones_like(present.data)
+    sums = np.zeros((counts.shape[1], embeddings.dim))
+    total = np.zeros(embeddings.dim)
+    for start, rows in embeddings.blocks():
+        sums += present[start : start + len(rows)].T @ rows.astype(np.float64)
+        total += rows.sum(axis=0, dtype=np.float64)
+    frequency = np.asarray(present.sum(axis=0)).ravel()[:, None]
+    mean = total / len(embeddings)
+    return np.where(frequency > 0, sums / np.maximum(frequency, 1), mean).astype(np.float32)
+
+
+def anchored_factors(
+    word_vectors: Tensor,
+    spread: Tensor,
+    bias: Tensor,
+    *,
+    rank: int | None,
+    ridge: float = 0.1,
+    scale: float = 60.0,
+) -> Factors:
+    """Return starting factors from one vector per word: E1 the words, E2 the inverse covariance.
+
+    Args:
+        word_vectors: (V, d) in training coordinates; centred here on their own mean.
+        spread: covariance of the sentences (d, d) in training coordinates, float64.
+        bias: (V,) starting bias.
+        rank: r, or None for the one matrix of the full-rank baseline.
+        ridge: share of the mean variance added to every variance before the inversion.
+        scale: mean diagonal of the inverse covariance: how sharp the first softmax is.
+
+    Returns:
+        For r = d, E1 = words and E2 = M, the scaled inverse. For r < d the leading r directions of words · M
+        are kept: E1 = words · P and E2 = Pᵀ · M, with P (d, r) chosen so that E1 · E2 loses least over the
+        sentences. Without a rank E = words · M.
+    """
+    dim = word_vectors.shape[1]
+    words = word_vectors.double()
+    words = words - words.mean(dim=0)
+    variances, axes = torch.linalg.eigh(spread.double())
+    variances = variances.clamp_min(0) + ridge * variances.mean()
+    inverse = (axes / variances) @ axes.T
+    inverse *= scale / inverse.diagonal().mean()
+    if rank is None:
+        return Factors(E1=(words @ inverse).float(), E2=None, b=bias.clone())
+    if rank == dim:
+        return Factors(E1=words.float().contiguous(), E2=inverse.float(), b=bias.clone())
+    # Scores of word w are w · M · s, and M^½ · s has (about) the same variance in every direction: so the best
+    # rank-r scores keep the leading principal directions Q of words · M^½. P = M^½ · Q undoes to E2 = Qᵀ · M^½.
+    root = (axes * (axes.T @ inverse * axes.T).sum(dim=1).sqrt()) @ axes.T
+    whitened = words @ root
+    _, directions = torch.linalg.eigh(whitened.T @ whitened)
+    kept = directions[:, -rank:].flip(1)
+    # Balance: E1 keeps the length that word vectors have at full rank, so that one learning rate suits all ranks.
+    E1 = whitened @ kept
+    balance = words.norm() / E1.norm()
+    return Factors(
+        E1=(E1 * balance).float().contiguous(),
+        E2=(kept.T @ root / balance).float().contiguous(),
+        b=bias.clone(),
+    )
+
+
+def random_factors(n_words: int, dim: int, bias: Tensor, *, rank: int | None, generator: torch.Generator) -> Factors:
+    """Return Xavier-normal factors, as the published code starts (section 3.5's models).
+
+    Each entry is normal with variance 2 / (rows + columns) of its matrix.
+    """
+
+    def xavier(rows: int, columns: int) -> Tensor:
+        return torch.randn(rows, columns, generator=generator).mul_((2.0 / (rows + columns)) ** 0.5)
+
+    if rank is None:
+        return Factors(E1=xavier(n_words, dim), E2=None, b=bias.clone())
+    return Factors(E1=xavier(n_words, rank), E2=xavier(rank, dim), b=bias.clone())

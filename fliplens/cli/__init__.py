@@ -1,0 +1,59 @@
+"""The command line: flags in, one library call, a table or JSON out.
+
+stdout carries results and nothing else; progress, warnings and errors go to stderr, one line each. Exit status:
+0 done, 1 the work failed, 2 the call or its input was wrong, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import warnings
+from collections.abc import Sequence
+from types import FrameType
+
+from fliplens.errors import FliplensError
+
+__all__ = ["main"]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit status."""
+    from fliplens.cli.parser import parse
+
+    args = parse(argv)
+    signal.signal(signal.SIGTERM, _stop)
+    with warnings.catch_warnings():
+        warnings.showwarning = _show_warning  # one line, without the source line that caused it
+        try:
+            status: int = args.run(args)
+            sys.stdout.flush()
+            return status
+        except FliplensError as error:
+            return _fail(str(error), error.exit_status)
+        except KeyboardInterrupt:
+            return _fail("interrupted; finished parts are kept, run the same command again", 130)
+        except BrokenPipeError:
+            # The reader of our output (head, say) has left: not an error of ours; keep Python from flushing again.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 0
+        except MemoryError:
+            return _fail("expected enough memory for this job, found too little: use fewer rows or words", 1)
+        except OSError as error:
+            place = f" ({error.filename})" if error.filename else ""
+            reason = error.strerror or type(error).__name__
+            return _fail(f"expected to read and write files, found: {reason}{place}; nothing was half written", 1)
+
+
+def _fail(message: str, status: int) -> int:
+    sys.stderr.write(f"fliplens: {' '.join(message.split())}\n")
+    return status
+
+
+def _stop(_number: int, _frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+def _show_warning(message: Warning | str, *_where: object) -> None:
+    sys.stderr.write(f"fliplens: warning: {' '.join(str(message).split())}\n")

@@ -1,0 +1,125 @@
+"""`fliplens evaluate`: measure a lens, by our call or the published script's."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from fliplens.cli.output import print_evaluation, print_json, print_text
+from fliplens.devices import resolve_device, set_threads
+from fliplens.embeddings import open_embeddings
+from fliplens.entities import read_entities
+from fliplens.errors import InputError
+from fliplens.evaluation import evaluate
+from fliplens.files import read_lines
+from fliplens.fitting import Rows
+from fliplens.lens import Lens
+from fliplens.published import evaluate_dataset, write_results
+
+__all__ = ["run"]
+
+RESULT_OPTIONS = (
+    "sdict",
+    "vocab",
+    "data_yaml",
+    "dataset",
+    "text_id",
+    "entities_jsonl",
+    "metrics",
+    "topn",
+    "extract_topk",
+    "batch_size",
+    "msl",
+    "xsl",
+    "add_bias",
+    "norm",
+    "out_base",
+    "save_details",
+    "verbose",
+)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Evaluate a lens."""
+    set_threads(args.threads)
+    if args.sdict is not None or args.data_yaml is not None:
+        return _run_published(args)
+    for name in ("lens", "texts", "embeddings"):
+        if getattr(args, name) is None:
+            flag = "LENS" if name == "lens" else f"--{name}"
+            raise InputError(
+                f"expected {flag}, found none: evaluate LENS --texts F --embeddings F.npy, "
+                "or --sdict F --data_yaml F --dataset NAME"
+            )
+    lens = Lens.load(args.lens, vocabulary=args.vocab).to(resolve_device(args.device))
+    lines = read_lines(args.texts)
+    rows, _ = Rows.of(
+        lines,
+        open_embeddings(args.embeddings),
+        None if args.paired is None else open_embeddings(args.paired),
+        "evaluation",
+    ).finite(drop=args.drop_bad_rows)
+    entities = None
+    if args.entities is not None:
+        entities = read_entities(args.entities, lines, lens.vocabulary)
+        if rows.kept is not None:
+            entities = entities.subset(rows.kept)
+    result = evaluate(
+        lens,
+        rows.texts,
+        rows.primary,
+        paired=rows.paired,
+        entities=entities,
+        topn=args.topn,
+        prior=args.prior,
+        metrics=args.metrics,
+    )
+    if args.json:
+        print_json(result.to_json())
+    else:
+        print_evaluation(f"{args.lens} on {args.texts}", result)
+    return 0
+
+
+def _run_published(args: argparse.Namespace) -> int:
+    for name in ("sdict", "data_yaml", "dataset"):
+        if getattr(args, name) is None:
+            raise InputError(f"expected --sdict, --data_yaml and --dataset together, found no --{name}")
+    if args.batch_size < 1:
+        raise InputError(f"expected --batch_size of at least 1, found {args.batch_size}")
+    lens = Lens.load(args.sdict, vocabulary=args.vocab).to(resolve_device(args.device))
+    # There the bias counts only when asked for; everywhere else our default is the full bias.
+    prior = args.prior if args.prior is not None else 1.0 if args.add_bias else 0.0
+    evaluations = evaluate_dataset(
+        lens,
+        args.data_yaml,
+        args.dataset,
+        text_id=args.text_id,
+        entities_jsonl=args.entities_jsonl or args.entities,
+        metrics=args.metrics,
+        topn=args.topn,
+        pool=args.extract_topk,
+        shortest=args.msl,
+        longest=args.xsl,
+        prior=prior,
+        unit_length=args.norm == "l2",
+        block_rows=args.batch_size,
+    )
+    folder = Path(args.sdict).parent / "results"
+    options = {name: getattr(args, name) for name in RESULT_OPTIONS}
+    written = [
+        path
+        for done in evaluations
+        for path in write_results(lens, done, folder, config=options, base=args.out_base, details=args.save_details)
+    ]
+    if args.json:
+        documents = [done.result.to_json() for done in evaluations]
+        print_json(documents[0] if len(documents) == 1 else documents)
+        return 0
+    for done in evaluations:
+        shown = " and ".join(f"{key} = {identifier}" for key, identifier in done.ids.items())
+        print_evaluation(f"{args.sdict} on {done.dataset}: {shown}", done.result)
+    print_text(f"results in {folder}")
+    if args.verbose:
+        print_text("\n".join(str(path) for path in written))
+    return 0

@@ -1,0 +1,69 @@
+"""`fliplens explain`: words read from vectors or text."""
+
+from __future__ import annotations
+
+import argparse
+
+import numpy as np
+
+from fliplens.cli.output import print_json, print_table
+from fliplens.devices import resolve_device, set_threads
+from fliplens.embeddings import Embeddings, open_embeddings
+from fliplens.encoders import load_encoder
+from fliplens.errors import InputError
+from fliplens.lens import Lens
+
+__all__ = ["run"]
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print the top words of every input."""
+    set_threads(args.threads)
+    if bool(args.texts) == (args.embeddings is not None):
+        raise InputError("expected either texts or --embeddings F.npy, found both or neither")
+    lens = Lens.load(args.lens, vocabulary=args.vocab).to(resolve_device(args.device))
+    inputs, vectors = _from_file(args) if args.embeddings is not None else _from_texts(args, lens)
+    top = lens.top(vectors, args.n, prior=args.prior)
+    if args.json:
+        print_json([{"input": one, "words": words.to_json()} for one, words in zip(inputs, top, strict=True)])
+        return 0
+    for one, words in zip(inputs, top, strict=True):
+        print_table(
+            str(one) if args.texts else f"row {one}",
+            ["word", "", "score", "probability"],
+            [
+                [
+                    word.word,
+                    "█" * round(20 * word.probability / max(w.probability for w in words)),
+                    f"{word.score:.2f}",
+                    f"{word.probability:.3f}",
+                ]
+                for word in words
+            ],
+            left=2,
+        )
+    return 0
+
+
+def _from_file(args: argparse.Namespace) -> tuple[list[int], Embeddings]:
+    """Return row numbers (from 0) and vectors of a file."""
+    vectors = open_embeddings(args.embeddings)
+    rows = np.arange(len(vectors))
+    if args.drop_bad_rows:
+        rows = np.setdiff1d(rows, vectors.bad_rows())
+        if not len(rows):
+            raise InputError(f"expected some finite vectors in {args.embeddings}, found none")
+        vectors = vectors.subset(rows)
+    return rows.tolist(), vectors
+
+
+def _from_texts(args: argparse.Namespace, lens: Lens) -> tuple[list[str], Embeddings]:
+    """Return texts and their vectors, by the encoder that the lens records."""
+    spec = args.encoder or lens.encoder
+    if spec is None:
+        raise InputError("expected the lens to record its encoder, found none: name it with --encoder")
+    encoder = load_encoder(spec, device=args.device)
+    if encoder.dim != lens.dim:
+        raise InputError(f"expected an encoder of {lens.dim} dimensions for this lens, found {encoder.dim} ({spec})")
+    vectors = encoder.encode(args.texts, show_progress=not args.quiet and len(args.texts) > 256)
+    return list(args.texts), Embeddings([vectors], name="the texts")

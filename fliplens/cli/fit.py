@@ -1,0 +1,127 @@
+"""`fliplens fit`: train a lens from flags, YAML and key=value."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from fliplens.cli.info import describe, print_description
+from fliplens.cli.output import print_json
+from fliplens.devices import set_threads
+from fliplens.errors import InputError
+from fliplens.files import check_free
+from fliplens.fitting import fit
+from fliplens.lens import Lens
+from fliplens.published import is_training_yaml, read_training_yaml
+from fliplens.settings import FitSettings, parse_override, read_yaml
+
+__all__ = ["run"]
+
+FLAGS = (
+    "texts",
+    "embeddings",
+    "paired",
+    "dev_texts",
+    "dev_embeddings",
+    "dev_paired",
+    "encoder",
+    "recipe",
+    "rank",
+    "alpha",
+    "vocab_size",
+    "tokeniser",
+    "passes",
+    "seed",
+    "output",
+)
+PUBLISHED_NAMES = {
+    "rank": "model.rank",
+    "alpha": "model.alpha",
+    "passes": "training.iterations",
+    "seed": "experiment.seed",
+}
+
+
+def run(args: argparse.Namespace) -> int:
+    """Fit a lens and write it."""
+    paths = [item for item in args.settings if "=" not in item]
+    if len(paths) > 1:
+        raise InputError(f"expected one CONFIG.yaml and key=value settings, found {' '.join(paths)}")
+    overrides = dict(parse_override(item) for item in args.settings if "=" in item)
+    flags = {name: getattr(args, name) for name in FLAGS if getattr(args, name) is not None}
+    config = read_yaml(paths[0]) if paths else {}
+    set_threads(args.threads)
+    common = {"drop_bad_rows": args.drop_bad_rows, "device": args.device, "show_progress": not args.quiet}
+    if is_training_yaml(config):
+        lens, output = _fit_published(args, config, paths[0], flags, overrides, common)
+    else:
+        lens, output = _fit_ours(args, {**config, **flags, **overrides}, common)
+    lens.save(output, overwrite=args.overwrite)
+    description = describe(lens)
+    if args.json:
+        print_json(description)
+    else:
+        print_description(str(output), description)
+    return 0
+
+
+def _fit_ours(args: argparse.Namespace, values: dict[str, Any], common: dict[str, Any]) -> tuple[Lens, Path]:
+    settings = FitSettings.from_mapping(values)
+    data = dict(settings.data)
+    for name, flag in (("texts", "--texts"), ("embeddings", "--embeddings"), ("output", "-o LENS_DIR")):
+        if name not in data:
+            raise InputError(f"expected {flag} (or {name}=...), found none: see fliplens fit --help")
+    output = Path(data.pop("output"))
+    _check_output(output, args)
+    lens = fit(
+        data.pop("texts"),
+        data.pop("embeddings"),
+        vocabulary=settings.vocabulary,
+        config=settings.train,
+        **{**data, **common},
+    )
+    return lens, output
+
+
+def _fit_published(
+    args: argparse.Namespace,
+    config: dict[str, Any],
+    path: str,
+    flags: dict[str, Any],
+    overrides: dict[str, Any],
+    common: dict[str, Any],
+) -> tuple[Lens, Path]:
+    output = flags.pop("output", None)
+    encoder = flags.pop("encoder", None)
+    foreign = sorted(set(flags) - set(PUBLISHED_NAMES))
+    if foreign:
+        raise InputError(
+            f"expected {', '.join(PUBLISHED_NAMES)}, encoder or output beside a published training YAML, found "
+            f"{', '.join(foreign)}: change others as section.name=value"
+        )
+    if flags.get("rank") == "full":
+        overrides = {"model.type": "LoLM", **overrides}
+        flags.pop("rank")
+    renamed = {PUBLISHED_NAMES[name]: value for name, value in flags.items()}
+    job = read_training_yaml(config, path, {**renamed, **overrides})
+    target = Path(output) if output is not None else job.output
+    _check_output(target, args)
+    lens = fit(
+        job.texts,
+        job.embeddings,
+        paired=job.paired,
+        dev_texts=job.dev_texts,
+        dev_embeddings=job.dev_embeddings,
+        dev_paired=job.dev_paired,
+        vocabulary=job.vocabulary,
+        encoder=encoder,
+        config=job.train,
+        **common,
+    )
+    return lens, target
+
+
+def _check_output(output: Path, args: argparse.Namespace) -> None:
+    """Find out before hours of training that the lens could not be written."""
+    check_free(output, marker="model.safetensors", overwrite=args.overwrite)

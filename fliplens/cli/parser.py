@@ -1,0 +1,215 @@
+"""The flags of every command. Nothing heavy is imported here: `fliplens --help` must be instant."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from importlib import import_module
+from typing import NoReturn, TypeAlias
+
+from fliplens import __version__
+
+__all__ = ["build_parser", "parse"]
+
+
+def parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    """Parse a command line; leave with status 2 and one line where it is wrong.
+
+    argparse hands the free arguments of a command (sentences, key=value) out once, before the first flag, and
+    calls those behind a flag unknown; here they go where they belong.
+    """
+    parser = build_parser()
+    args, left = parser.parse_known_args(argv)
+    flags = [item for item in left if item.startswith("-")]
+    free = getattr(args, args.free, None) if hasattr(args, "free") else None
+    if flags or (left and free is None):
+        parser.error(f"unrecognised arguments: {' '.join(flags or left)}")
+    if free is not None:
+        free.extend(left)
+    return args
+
+
+class OneLineParser(argparse.ArgumentParser):
+    """A parser whose complaints are one line, like every other error of the command."""
+
+    def error(self, message: str) -> NoReturn:
+        """Print one line and leave with status 2."""
+        sys.stderr.write(f"fliplens: {message}: see {self.prog} --help\n")
+        raise SystemExit(2)
+
+
+def _lazily(module: str) -> Callable[[argparse.Namespace], int]:
+    """Return a command that imports its module only when it is run."""
+
+    def run(args: argparse.Namespace) -> int:
+        status: int = import_module(f"fliplens.cli.{module}").run(args)
+        return status
+
+    return run
+
+
+def build_parser() -> OneLineParser:
+    """Return the parser of the whole command line."""
+    parser = OneLineParser(
+        prog="fliplens",
+        description="Read what a sentence embedding says: linear lenses from any embedding space to words.",
+    )
+    parser.add_argument("--version", action="version", version=f"fliplens {__version__}")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    common = _common()
+    _demo(commands, common)
+    _encode(commands, common)
+    _fit(commands, common)
+    _evaluate(commands, common)
+    _explain(commands, common)
+    _info(commands)
+    return parser
+
+
+Commands: TypeAlias = "argparse._SubParsersAction[OneLineParser]"
+
+
+def _common() -> OneLineParser:
+    common = OneLineParser(add_help=False)
+    group = common.add_argument_group("common options")
+    group.add_argument("--device", default="auto", metavar="auto|cpu|cuda", help="where to compute (default: auto)")
+    group.add_argument("--threads", type=int, metavar="N", help="processor threads (default: all)")
+    group.add_argument("--quiet", action="store_true", help="no progress on stderr")
+    return common
+
+
+def _demo(commands: Commands, common: OneLineParser) -> None:
+    demo = commands.add_parser(
+        "demo",
+        parents=[common],
+        help="the main job on what is already on the machine",
+        description="Fit and measure a lens on the documentation installed with Python, encoded by MiniLM.",
+    )
+    demo.add_argument("-o", "--output", default="runs/demo", metavar="DIR", help="default: runs/demo")
+    demo.add_argument("--sentences", type=int, default=20000, metavar="N", help="how many (default: 20000)")
+    demo.add_argument("--seed", type=int, default=0, metavar="S", help="of the sample and the split (default: 0)")
+    demo.add_argument("--overwrite", action="store_true", help="forget an earlier run")
+    demo.add_argument("--json", action="store_true", help="print one JSON document instead of the table")
+    demo.set_defaults(run=_lazily("demo"))
+
+
+def _encode(commands: Commands, common: OneLineParser) -> None:
+    encode = commands.add_parser(
+        "encode",
+        parents=[common],
+        help="text to vectors on disk; resumable",
+        description="Encode a text file, one sentence a line. Run the same command again to finish a killed job.",
+    )
+    encode.add_argument("texts", metavar="TEXTS", help="a text file, one sentence a line")
+    encode.add_argument(
+        "-e", "--encoder", required=True, metavar="ENCODER", help="minilm, labse, OWNER/NAME, a model folder"
+    )
+    encode.add_argument("-o", "--output", required=True, metavar="OUT", help="a .npy file or a folder of shards")
+    encode.add_argument(
+        "--dtype", default="float32", choices=["float16", "float32", "float64"], help="default: float32"
+    )
+    encode.add_argument("--batch-size", type=int, metavar="N", help="texts a batch (default: the encoder's)")
+    encode.add_argument("--overwrite", action="store_true", help="replace what another job left at OUT")
+    encode.add_argument("--json", action="store_true", help="print the manifest as JSON")
+    encode.set_defaults(run=_lazily("encode"))
+
+
+def _fit(commands: Commands, common: OneLineParser) -> None:
+    fit = commands.add_parser(
+        "fit",
+        parents=[common],
+        help="train a lens",
+        description="Train a lens by flags, by a YAML file, by key=value, or by all three: later ones win. The "
+        "published code's training YAML is taken as it is. Every setting of the recipe can be given as key=value.",
+    )
+    fit.add_argument("settings", nargs="*", metavar="CONFIG.yaml|key=value", help="settings")
+    data = fit.add_argument_group("data")
+    data.add_argument("--texts", metavar="F", help="training text, one sentence a line")
+    data.add_argument("--embeddings", metavar="F.npy", help="its vectors: .npy or a folder of shards")
+    data.add_argument("--paired", metavar="F.npy", help="vectors of a second view of the same sentences")
+    data.add_argument("--dev-texts", metavar="F", help="text to stop on (default: a seeded share is held out)")
+    data.add_argument("--dev-embeddings", metavar="F.npy", help="its vectors")
+    data.add_argument("--dev-paired", metavar="F.npy", help="its second view")
+    data.add_argument("--encoder", metavar="ENCODER", help="what made the vectors (default: their manifest's)")
+    data.add_argument("--drop-bad-rows", action="store_true", help="go on without rows of NaN or infinite values")
+    model = fit.add_argument_group("model")
+    model.add_argument("--recipe", metavar="default|paper", help="preset of all training settings")
+    model.add_argument("--rank", metavar="R|full", help="r of the factors, or one full matrix (LiP)")
+    model.add_argument("--alpha", metavar="A", help="weight of the primary view against the paired one, 0..1")
+    model.add_argument("--vocab-size", metavar="N", help="the most frequent words, at most (default: 100000)")
+    model.add_argument("--tokeniser", metavar="default|published|published-indic", help="cuts text into words")
+    model.add_argument("--passes", metavar="N", help="over the training rows")
+    model.add_argument("--seed", metavar="S", help="of everything random")
+    fit.add_argument("-o", "--output", metavar="LENS_DIR", help="the lens folder to write")
+    fit.add_argument("--overwrite", action="store_true", help="replace a lens in LENS_DIR")
+    fit.add_argument("--json", action="store_true", help="print what `info --json` says of the new lens")
+    fit.set_defaults(run=_lazily("fit"), free="settings")
+
+
+def _evaluate(commands: Commands, common: OneLineParser) -> None:
+    evaluate = commands.add_parser(
+        "evaluate",
+        parents=[common],
+        help="measure a lens on text and vectors",
+        description="Measure a lens: `evaluate LENS --texts F --embeddings F.npy`, or the published script's call "
+        "with --sdict, --data_yaml and --dataset.",
+    )
+    evaluate.add_argument("lens", nargs="?", metavar="LENS", help="folder, state dict or hub:OWNER/REPO/SUBFOLDER")
+    evaluate.add_argument("--texts", metavar="F", help="text, one sentence a line")
+    evaluate.add_argument("--embeddings", metavar="F.npy", help="its vectors: .npy or a folder of shards")
+    evaluate.add_argument("--paired", metavar="F.npy", help="vectors of a second view")
+    evaluate.add_argument("--entities", metavar="F.jsonl", help="named entities of the text")
+    evaluate.add_argument("--topn", type=int, default=20, metavar="N", help="of precision, recall, F1 (default: 20)")
+    evaluate.add_argument("--prior", type=float, metavar="P", help="one more position of the prior dial, 0..1")
+    evaluate.add_argument(
+        "--metrics", default="all", choices=["accuracy", "pr", "all"], help="which metrics (default: all)"
+    )
+    evaluate.add_argument("--drop-bad-rows", action="store_true", help="go on without rows of NaN or infinite values")
+    evaluate.add_argument("--json", action="store_true", help="print one JSON document")
+    published = evaluate.add_argument_group("the published script's options")
+    published.add_argument("--sdict", metavar="F", help="state dict: .safetensors or .pt")
+    published.add_argument("--vocab", metavar="F", help="vocab.json (default: beside the state dict, then one up)")
+    published.add_argument("--data_yaml", metavar="F", help="datasets.yaml")
+    published.add_argument("--dataset", metavar="NAME", help="which of its datasets")
+    published.add_argument("--text_id", metavar="ID", help="the reference text (default: the only one)")
+    published.add_argument("--entities_jsonl", metavar="F", help="named entities of that text")
+    published.add_argument("--extract_topk", type=int, default=200, metavar="N", help="accuracy's pool (200)")
+    published.add_argument("--batch_size", type=int, default=6000, metavar="N", help="rows a block, at most (6000)")
+    published.add_argument("--msl", type=int, default=1, metavar="N", help="shortest sentence, in words (1)")
+    published.add_argument("--xsl", type=int, default=1000, metavar="N", help="longest sentence, in words (1000)")
+    published.add_argument("--add_bias", action="store_true", help="prior 1 in the result files, else 0")
+    published.add_argument("--norm", choices=["l2"], help="scale vectors to length 1")
+    published.add_argument("--out_base", default="", metavar="NAME", help="start of the result files' names")
+    published.add_argument("--save_details", action="store_true", help="also write every sentence")
+    published.add_argument("--verbose", action="store_true", help="name every file that is written")
+    evaluate.set_defaults(run=_lazily("evaluate"))
+
+
+def _explain(commands: Commands, common: OneLineParser) -> None:
+    explain = commands.add_parser(
+        "explain",
+        parents=[common],
+        help="words read from vectors or text",
+        description="Print the words that a lens reads from vectors, or from text that its encoder turns into some.",
+    )
+    explain.add_argument("lens", metavar="LENS", help="folder, state dict or hub:OWNER/REPO/SUBFOLDER")
+    explain.add_argument("texts", nargs="*", metavar="TEXT", help="sentences to encode and read")
+    explain.add_argument("--embeddings", metavar="F.npy", help="vectors to read instead")
+    explain.add_argument("-n", type=int, default=10, metavar="N", help="how many words (default: 10)")
+    explain.add_argument("--prior", type=float, default=1.0, metavar="P", help="prior dial, 0..1 (default: 1)")
+    explain.add_argument("-e", "--encoder", metavar="ENCODER", help="instead of the one that the lens records")
+    explain.add_argument("--vocab", metavar="F", help="vocab.json of a bare state dict")
+    explain.add_argument("--drop-bad-rows", action="store_true", help="go on without rows of NaN or infinite values")
+    explain.add_argument("--json", action="store_true", help="print one JSON document")
+    explain.set_defaults(run=_lazily("explain"), free="texts")
+
+
+def _info(commands: Commands) -> None:
+    info = commands.add_parser(
+        "info", help="what a lens is, on what it was made, how good", description="Tell what a lens folder holds."
+    )
+    info.add_argument("lens", metavar="LENS", help="folder, state dict or hub:OWNER/REPO/SUBFOLDER")
+    info.add_argument("--vocab", metavar="F", help="vocab.json of a bare state dict")
+    info.add_argument("--json", action="store_true", help="print one JSON document")
+    info.set_defaults(run=_lazily("info"))

@@ -1,0 +1,69 @@
+"""Where the arithmetic runs, and in what precision it runs fast there."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fliplens.errors import InputError
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["multiplies_bfloat16", "resolve_device", "set_threads"]
+
+
+def resolve_device(device: str = "auto") -> torch.device:
+    """Return the torch device for "auto" (CUDA where there is one, else the processor), "cpu", "cuda" or "mps".
+
+    Raises:
+        InputError: an unknown device, or one this machine lacks.
+    """
+    import torch
+
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    kind = device.partition(":")[0]
+    present = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if kind not in present:
+        raise InputError(f"expected device auto, {', '.join(present)}, found {device!r}")
+    if not present[kind]:
+        raise InputError(f"expected a machine with {kind}, found none: use --device auto or cpu")
+    return torch.device(device)
+
+
+def set_threads(threads: int | None) -> None:
+    """Bound the processor threads that torch uses; None leaves them as they are.
+
+    Raises:
+        InputError: fewer than one thread.
+    """
+    if threads is None:
+        return
+    if threads < 1:
+        raise InputError(f"expected at least 1 thread, found {threads}")
+    import torch
+
+    torch.set_num_threads(threads)
+
+
+@cache
+def multiplies_bfloat16(kind: str) -> bool:
+    """Return whether a device of this kind ("cpu", "cuda", "mps") has bfloat16 matrix instructions.
+
+    A processor without them emulates bfloat16 at a fiftieth of its float32 speed, so this decides what
+    `precision="auto"` means. Read from the processor's flags on Linux; elsewhere the answer is no.
+    """
+    if kind == "cuda":
+        import torch
+
+        return torch.cuda.get_device_capability() >= (8, 0)
+    if kind != "cpu":
+        return False
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return False
+    flags = next((line.split() for line in text.splitlines() if line.startswith("flags")), [])
+    return "avx512_bf16" in flags or "amx_bf16" in flags

@@ -1,0 +1,374 @@
+"""Embeddings on disk and in memory: one matrix of vectors, whatever holds it.
+
+`Embeddings` is what every other module takes: rows come out as float32, files stay memory-mapped until a row
+is read, and what is wrong with a file is said when it is opened rather than hours later.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fliplens.errors import EmbeddingSpaceError, InputError
+from fliplens.files import read_json, sha256_of_file
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = [
+    "Embeddings",
+    "EmbeddingsLike",
+    "Manifest",
+    "as_embeddings",
+    "manifest_path",
+    "open_embeddings",
+    "write_npy",
+]
+
+MANIFEST_VERSION = 1
+BLOCK_ROWS = 8192
+FLOAT_TYPES = ("float16", "float32", "float64")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manifest:
+    """What a folder of shards (or the JSON file beside a single `.npy`) says about its vectors."""
+
+    encoder: str | None
+    """The encoder's spec, as `load_encoder` takes it."""
+    revision: str | None
+    """The encoder's pinned revision, if it has one."""
+    dim: int
+    """d, the length of a vector."""
+    dtype: str
+    """float16, float32 or float64."""
+    normalised: bool
+    """Whether the vectors have unit length."""
+    rows: list[int] = field(default_factory=list)
+    """Rows of each part, in order."""
+    sha256: list[str] = field(default_factory=list)
+    """SHA-256 of each part's file, in order."""
+    source: dict[str, Any] = field(default_factory=dict)
+    """What was encoded: `name`, `rows` and `sha256` of its lines."""
+    complete: bool = True
+    """False while an encoding job is still under way, or was cut off."""
+    format_version: int = MANIFEST_VERSION
+    """Version of this file's layout."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the manifest as plain JSON values."""
+        return asdict(self)
+
+    @classmethod
+    def load(cls, path: str | Path) -> Manifest:
+        """Read a manifest.
+
+        Raises:
+            InputError: the file is missing, no manifest, or of a newer format.
+        """
+        value = read_json(path)
+        if not isinstance(value, dict) or not isinstance(value.get("format_version"), int):
+            raise InputError(f"expected a manifest with a format_version in {path}, found none: encode again")
+        if value["format_version"] > MANIFEST_VERSION:
+            raise InputError(
+                f"expected manifest format {MANIFEST_VERSION} in {path}, found {value['format_version']}: "
+                "it was written by a newer FLiPLens, upgrade this one"
+            )
+        try:
+            known = {name: value[name] for name in cls.__dataclass_fields__ if name in value}
+            manifest = cls(**known)
+        except TypeError as error:
+            raise InputError(f"expected a complete manifest in {path}, found one where {error}") from error
+        good = (
+            isinstance(manifest.dim, int)
+            and manifest.dim > 0
+            and manifest.dtype in FLOAT_TYPES
+            and isinstance(manifest.rows, list)
+            and all(isinstance(n, int) and n >= 0 for n in manifest.rows)
+            and isinstance(manifest.sha256, list)
+            and len(manifest.sha256) == len(manifest.rows)
+        )
+        if not good:
+            raise InputError(
+                f"expected dim, dtype ({', '.join(FLOAT_TYPES)}), rows and sha256 lists of one length in {path}, "
+                "found others: encode again"
+            )
+        return manifest
+
+
+class Embeddings:
+    """An n × d matrix of sentence embeddings, in memory or memory-mapped; rows come out as float32.
+
+    Args:
+        parts: arrays (k × d, floating point) that follow one another; memory maps stay unread.
+        manifest: what is known about the vectors, if anything.
+        name: how messages call them.
+        index: which rows of the parts these embeddings are, in order; all of them by default.
+        unit_length: scale every row to Euclidean length 1 as it is read; a zero row stays zero.
+    """
+
+    def __init__(
+        self,
+        parts: Sequence[NDArray[Any]],
+        *,
+        manifest: Manifest | None = None,
+        name: str = "embeddings",
+        index: NDArray[np.int64] | None = None,
+        unit_length: bool = False,
+    ) -> None:
+        self._parts = list(parts)
+        self._starts = np.concatenate([[0], np.cumsum([len(part) for part in self._parts])]).astype(np.int64)
+        self._index = index
+        self._unit_length = unit_length
+        self.manifest = manifest
+        self.name = name
+
+    @property
+    def dim(self) -> int:
+        """d, the length of a vector."""
+        return int(self._parts[0].shape[1])
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(n, d)."""
+        return len(self), self.dim
+
+    def __len__(self) -> int:
+        return int(self._starts[-1]) if self._index is None else len(self._index)
+
+    def __repr__(self) -> str:
+        return f"Embeddings({self.name!r}, n={len(self)}, dim={self.dim})"
+
+    def rows(self, indices: NDArray[np.integer[Any]]) -> NDArray[np.float32]:
+        """Return the rows at `indices` (k,) as a new float32 array (k, d), in the order asked for."""
+        wanted = np.asarray(indices, dtype=np.int64)
+        if self._index is not None:
+            wanted = self._index[wanted]
+        out = np.empty((len(wanted), self.dim), dtype=np.float32)
+        if len(self._parts) == 1:
+            out[:] = self._parts[0][wanted]
+        else:
+            part_of = np.searchsorted(self._starts, wanted, side="right") - 1
+            for part in np.unique(part_of):
+                here = part_of == part
+                out[here] = self._parts[part][wanted[here] - self._starts[part]]
+        if self._unit_length:
+            lengths = np.linalg.norm(out, axis=1, keepdims=True)
+            out /= np.where(lengths > 0, lengths, 1)
+        return out
+
+    def block(self, start: int, stop: int) -> NDArray[np.float32]:
+        """Return rows start..stop as a new float32 array."""
+        return self.rows(np.arange(start, min(stop, len(self))))
+
+    def blocks(self, size: int = BLOCK_ROWS) -> Iterator[tuple[int, NDArray[np.float32]]]:
+        """Yield (first row, float32 rows) over the whole matrix, at most `size` rows at a time."""
+        for start in range(0, len(self), size):
+            yield start, self.block(start, start + size)
+
+    def to_numpy(self) -> NDArray[np.float32]:
+        """Return all rows as one float32 array (n, d)."""
+        return self.block(0, len(self))
+
+    def subset(self, indices: NDArray[np.integer[Any]]) -> Embeddings:
+        """Return the rows at `indices`, in that order, as embeddings that still read from the same parts."""
+        wanted = np.asarray(indices, dtype=np.int64)
+        index = wanted if self._index is None else self._index[wanted]
+        return Embeddings(
+            self._parts, manifest=self.manifest, name=self.name, index=index, unit_length=self._unit_length
+        )
+
+    def normalised(self) -> Embeddings:
+        """Return the same rows, each scaled to Euclidean length 1 as it is read."""
+        return Embeddings(self._parts, manifest=self.manifest, name=self.name, index=self._index, unit_length=True)
+
+    @classmethod
+    def concatenate(cls, several: Sequence[Embeddings]) -> Embeddings:
+        """Return the rows of several embeddings of one dimension one after the other, still read from their files.
+
+        Raises:
+            EmbeddingSpaceError: the dimensions differ.
+        """
+        first = several[0]
+        if len(several) == 1:
+            return first
+        parts: list[NDArray[Any]] = []
+        index = []
+        offset = 0
+        for one in several:
+            one.check_dim(first.dim, made_for=f"as in {first.name}")
+            index.append(offset + (np.arange(len(one)) if one._index is None else one._index))
+            parts.extend(one._parts)
+            offset += int(one._starts[-1])
+        return cls(parts, manifest=first.manifest, name=first.name, index=np.concatenate(index).astype(np.int64))
+
+    def bad_rows(self) -> NDArray[np.int64]:
+        """Return the numbers (from 0) of the rows that hold NaN or an infinity."""
+        found = [start + np.flatnonzero(~np.isfinite(rows).all(axis=1)) for start, rows in self.blocks(BLOCK_ROWS)]
+        return np.concatenate(found).astype(np.int64) if found else np.zeros(0, dtype=np.int64)
+
+    def check_finite(self) -> None:
+        """Raise InputError that numbers the rows with NaN or infinite values, if there are any."""
+        bad = self.bad_rows()
+        if len(bad):
+            shown = ", ".join(str(row) for row in bad[:5]) + (", ..." if len(bad) > 5 else "")
+            raise InputError(
+                f"expected finite vectors in {self.name}, found NaN or infinite values in {len(bad)} of "
+                f"{len(self)} rows (counted from 0: {shown}): encode them again, or pass --drop-bad-rows "
+                "to go on without them"
+            )
+
+    def check_dim(self, dim: int, *, made_for: str) -> None:
+        """Raise EmbeddingSpaceError unless the vectors have `dim` dimensions."""
+        if self.dim != dim:
+            raise EmbeddingSpaceError(
+                f"expected vectors of {dim} dimensions ({made_for}), found {self.dim} in {self.name}: "
+                "use vectors of the same encoder"
+            )
+
+    def check_rows(self, n: int, *, other: str) -> None:
+        """Raise InputError unless there are `n` rows, as many as `other` has."""
+        if len(self) != n:
+            raise InputError(
+                f"expected as many vectors as lines, found {len(self)} vectors in {self.name} and {n} lines "
+                f"in {other}: they must be parallel, row for row"
+            )
+
+
+EmbeddingsLike: TypeAlias = "Embeddings | NDArray[np.floating[Any]] | torch.Tensor | str | Path"
+
+
+def as_embeddings(value: EmbeddingsLike, *, name: str = "embeddings") -> Embeddings:
+    """Return `value` as `Embeddings`: an array or tensor (n, d), a path, or embeddings as they are.
+
+    Raises:
+        InputError: not two-dimensional, not floating point, or without rows or columns.
+    """
+    if isinstance(value, Embeddings):
+        return value
+    if isinstance(value, str | Path):
+        return open_embeddings(value)
+    if hasattr(value, "detach"):
+        tensor = value.detach().cpu()
+        array = np.asarray((tensor.float() if tensor.is_floating_point() else tensor).numpy())
+    else:
+        array = np.asarray(value)
+    _check_array(array, name)
+    return Embeddings([array], name=name)
+
+
+def open_embeddings(path: str | Path, *, verify: bool = False) -> Embeddings:
+    """Open one `.npy` file, or a folder of shards with its `manifest.json`, without reading the vectors.
+
+    Headers, shapes, dtypes and file sizes are checked.
+
+    Args:
+        path: an `.npy` file of shape (n, d), float16, float32 or float64; or a folder.
+        verify: also compare every part's SHA-256 with the manifest.
+
+    Raises:
+        InputError: missing, empty, truncated, of the wrong rank or dtype, or not what the manifest says.
+    """
+    path = Path(path)
+    if path.is_dir():
+        return _open_folder(path, verify=verify)
+    array = _map_npy(path)
+    beside = manifest_path(path)
+    manifest = Manifest.load(beside) if beside.is_file() else None
+    if manifest is not None:
+        if array.shape != (sum(manifest.rows), manifest.dim):
+            raise InputError(
+                f"expected the {sum(manifest.rows)} × {manifest.dim} vectors of {beside.name}, found "
+                f"{array.shape[0]} × {array.shape[1]} in {path}: encode again, or delete the manifest"
+            )
+        if verify:
+            _verify(path, manifest.sha256[0])
+    elif verify:
+        raise InputError(f"expected a manifest beside {path} to verify against, found none")
+    return Embeddings([array], manifest=manifest, name=str(path))
+
+
+def manifest_path(path: str | Path) -> Path:
+    """Return where the manifest of the single file or folder `path` lies."""
+    path = Path(path)
+    return path.with_suffix(".manifest.json") if path.suffix == ".npy" else path / "manifest.json"
+
+
+def part_name(number: int) -> str:
+    """Return the file name of shard `number`, from 0."""
+    return f"part-{number:05d}.npy"
+
+
+def write_npy(stream: IO[bytes], shape: tuple[int, int], blocks: Iterator[NDArray[Any]], dtype: str) -> None:
+    """Write an `.npy` file (C order) block by block, so that the whole matrix is never in memory."""
+    header = {"descr": np.lib.format.dtype_to_descr(np.dtype(dtype)), "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(stream, header)
+    for block in blocks:
+        stream.write(np.ascontiguousarray(block, dtype=dtype).tobytes())
+
+
+def _open_folder(path: Path, *, verify: bool) -> Embeddings:
+    manifest = Manifest.load(path / "manifest.json")
+    if not manifest.complete:
+        raise InputError(
+            f"expected finished embeddings in {path}, found {sum(manifest.rows)} of "
+            f"{manifest.source.get('rows', '?')} rows: run the same encode command again to finish them"
+        )
+    if not manifest.rows:
+        raise InputError(f"expected vectors in {path}, found a manifest without parts: encode again")
+    parts = []
+    for number, (rows, digest) in enumerate(zip(manifest.rows, manifest.sha256, strict=True)):
+        file = path / part_name(number)
+        array = _map_npy(file)
+        if array.shape != (rows, manifest.dim) or str(array.dtype) != manifest.dtype:
+            raise InputError(
+                f"expected {rows} × {manifest.dim} {manifest.dtype} in {file}, found {array.shape[0]} × "
+                f"{array.shape[1]} {array.dtype}: encode again with --overwrite"
+            )
+        if verify:
+            _verify(file, digest)
+        parts.append(array)
+    return Embeddings(parts, manifest=manifest, name=str(path))
+
+
+def _verify(file: Path, expected: str) -> None:
+    found = sha256_of_file(file)
+    if found != expected:
+        raise InputError(f"expected {file} to have sha256 {expected}, found {found}: the file changed, encode again")
+
+
+def _map_npy(path: Path) -> NDArray[Any]:
+    """Memory-map one `.npy`; object arrays are refused before anything is unpickled."""
+    if not path.is_file():
+        raise InputError(f"expected an .npy file (or a folder of shards) at {path}, found none: check the path")
+    with contextlib.suppress(OSError):
+        if path.stat().st_size == 0:
+            raise InputError(f"expected an .npy file at {path}, found an empty file: write it again")
+    try:
+        array = np.lib.format.open_memmap(path, mode="r")
+    except (ValueError, EOFError, OSError, SyntaxError) as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise InputError(
+            f"expected an .npy file of floating-point numbers at {path}, could not map it ({reason}): "
+            "the file is truncated, holds objects, or is no .npy file"
+        ) from error
+    _check_array(array, str(path))
+    return array
+
+
+def _check_array(array: NDArray[Any], name: str) -> None:
+    if array.ndim != 2:
+        raise InputError(
+            f"expected vectors as two dimensions (n, d) in {name}, found {array.ndim} ({array.shape}): "
+            "stack them one a row"
+        )
+    if array.dtype.kind != "f" or array.dtype.itemsize > 8:
+        raise InputError(f"expected {', '.join(FLOAT_TYPES)} in {name}, found {array.dtype}: convert the vectors")
+    if array.shape[0] == 0 or array.shape[1] == 0:
+        raise InputError(f"expected at least one vector in {name}, found shape {array.shape}")

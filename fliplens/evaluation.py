@@ -1,0 +1,303 @@
+"""A lens measured on text and vectors: which of a sentence's words it reads (paper, section 3.3)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.sparse import csr_matrix
+
+from fliplens.embeddings import Embeddings, EmbeddingsLike
+from fliplens.entities import Entities
+from fliplens.errors import InputError
+from fliplens.files import read_lines
+from fliplens.lens import Lens
+from fliplens.metrics import (
+    Estimate,
+    accuracy,
+    entity_recall,
+    entity_scores,
+    estimate,
+    estimate_perplexity,
+    hits,
+    precision_recall_f1,
+)
+from fliplens.reading import score_blocks, top_n
+from fliplens.vocabulary import References
+
+__all__ = ["AtPriors", "EntityRecall", "EvaluationResult", "ViewResult", "evaluate"]
+
+MetricChoice = Literal["accuracy", "pr", "all"]
+ENTITY_DEPTH = 50
+
+
+@dataclass(frozen=True)
+class AtPriors:
+    """One metric at two or three positions of the prior dial."""
+
+    with_prior: Estimate
+    """With the full bias, prior = 1: the published formula."""
+    without_prior: Estimate
+    """With the prior removed, prior = 0."""
+    at_prior: Estimate | None = None
+    """At another position, where one was asked for."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain JSON values."""
+        named = {
+            "with_prior": self.with_prior,
+            "without_prior": self.without_prior,
+            "at_prior": self.at_prior,
+        }
+        return {name: value.to_json() for name, value in named.items() if value is not None}
+
+
+@dataclass(frozen=True)
+class EntityRecall:
+    """Recall of named entities among the top 1..n words, at one position of the prior dial."""
+
+    strict: tuple[Estimate, ...]
+    """All words of the entity among the top n, for n = 1, 2, ..."""
+    partial: tuple[Estimate, ...]
+    """Share of the entity's words among the top n."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain JSON values; the first item of each list is n = 1."""
+        return {
+            "strict": [one.to_json() for one in self.strict],
+            "partial": [one.to_json() for one in self.partial],
+        }
+
+
+@dataclass(frozen=True)
+class ViewResult:
+    """All metrics of a lens on one view of the sentences."""
+
+    metrics: dict[str, AtPriors]
+    """accuracy, precision, recall, f1, perplexity: those that were asked for."""
+    entity_recall: dict[str, EntityRecall]
+    """with_prior, without_prior and perhaps at_prior; empty without entities."""
+    values: dict[str, dict[str, NDArray[np.float64]]]
+    """Per sentence, metric → prior → (n,): NaN where a sentence does not count. Not part of the JSON."""
+    n_evaluated: int
+    """Sentences with at least one known word."""
+    n_skipped: int
+    """Sentences without."""
+    k_mean: float
+    """Mean number of distinct known words of the evaluated sentences: accuracy's k."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain JSON values."""
+        result: dict[str, Any] = {name: value.to_json() for name, value in self.metrics.items()}
+        if self.entity_recall:
+            result["entity_recall"] = {k: value.to_json() for k, value in self.entity_recall.items()}
+        return {**result, "n_evaluated": self.n_evaluated, "n_skipped": self.n_skipped, "k_mean": self.k_mean}
+
+
+@dataclass(frozen=True)
+class EvaluationResult:
+    """A lens's metrics on one or two views of the same sentences."""
+
+    views: dict[str, ViewResult]
+    """"primary", and "paired" where a second view was given."""
+    topn: int
+    """n of precision, recall and F1."""
+    prior: float | None
+    """The extra position of the prior dial, if one was asked for."""
+    vocabulary_size: int
+    """V: accuracies of different vocabularies do not compare."""
+
+    @property
+    def accuracy(self) -> AtPriors:
+        """Accuracy of the primary view."""
+        return self.views["primary"].metrics["accuracy"]
+
+    @property
+    def n_evaluated(self) -> int:
+        """Sentences with at least one known word."""
+        return self.views["primary"].n_evaluated
+
+    @property
+    def n_skipped(self) -> int:
+        """Sentences without one."""
+        return self.views["primary"].n_skipped
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain JSON values: `evaluate --json`."""
+        primary = self.views["primary"].to_json()
+        result: dict[str, Any] = {"accuracy": primary["accuracy"]} if "accuracy" in primary else {}
+        return {
+            **result,
+            "n_evaluated": self.n_evaluated,
+            "n_skipped": self.n_skipped,
+            "topn": self.topn,
+            "prior": self.prior,
+            "vocabulary_size": self.vocabulary_size,
+            "views": {name: view.to_json() for name, view in self.views.items()},
+        }
+
+
+def evaluate(
+    lens: Lens,
+    texts: Sequence[str] | str | Path,
+    embeddings: EmbeddingsLike,
+    *,
+    paired: EmbeddingsLike | None = None,
+    entities: Entities | None = None,
+    topn: int = 20,
+    prior: float | None = None,
+    metrics: MetricChoice = "all",
+    pool: int | None = None,
+    block_rows: int | None = None,
+) -> EvaluationResult:
+    """Measure a lens on sentences and their vectors.
+
+    Args:
+        lens: the lens.
+        texts: n sentences, or the path of a file with one a line.
+        embeddings: their vectors (n, d), in memory or a path.
+        paired: vectors of a second view of the same sentences, such as speech.
+        entities: named entities of the sentences, for entity recall.
+        topn: n of precision, recall and F1.
+        prior: one more position of the prior dial, besides 1 and 0.
+        metrics: accuracy, pr (precision, recall, F1) or all (both, and perplexity).
+        pool: accuracy looks no deeper than this many top words, as the published script does; no limit by
+            default.
+        block_rows: rows scored at once, at most; memory is bounded in any case.
+
+    Raises:
+        InputError: rows that do not match, no sentence with a known word, topn larger than the vocabulary.
+    """
+    lines = read_lines(texts) if isinstance(texts, str | Path) else list(texts)
+    if metrics not in ("accuracy", "pr", "all"):
+        raise InputError(f"expected metrics accuracy, pr or all, found {metrics!r}")
+    if metrics != "accuracy" and not 1 <= topn <= len(lens.vocabulary):
+        raise InputError(f"expected topn from 1 to {len(lens.vocabulary)}, the vocabulary, found {topn}")
+    given = {"primary": embeddings} if paired is None else {"primary": embeddings, "paired": paired}
+    views = {name: lens.check(view) for name, view in given.items()}
+    for view in views.values():
+        view.check_rows(len(lines), other="the text")
+    references = lens.vocabulary.references(lines)
+    if not references.n_known.any():
+        raise InputError(
+            f"expected sentences with words of the lens's vocabulary, found none in {len(lines)}: "
+            "is it a lens for another language?"
+        )
+    if pool is not None and pool < 1:
+        raise InputError(f"expected a pool of at least 1 word, found {pool}")
+    dial = {"with_prior": 1.0, "without_prior": 0.0}
+    if prior is not None:
+        dial["at_prior"] = prior
+    request = _Request(references, entities, topn, dial, metrics, pool, block_rows)
+    return EvaluationResult(
+        views={name: _evaluate_view(lens, view, request) for name, view in views.items()},
+        topn=topn,
+        prior=prior,
+        vocabulary_size=len(lens.vocabulary),
+    )
+
+
+@dataclass(frozen=True)
+class _Request:
+    """What to measure on each view."""
+
+    references: References
+    entities: Entities | None
+    topn: int
+    dial: dict[str, float]
+    metrics: MetricChoice
+    pool: int | None
+    block_rows: int | None
+
+    def depth(self, n_words: int) -> int:
+        """Return how many top words of each sentence the metrics look at."""
+        needed = [1]
+        if self.metrics != "pr":
+            deepest = int(self.references.n_known.max())
+            needed.append(deepest if self.pool is None else min(deepest, self.pool))
+        if self.metrics != "accuracy":
+            needed.append(self.topn)
+        if self.entities is not None:
+            needed.extend([ENTITY_DEPTH, self.topn])
+        return min(max(needed), n_words)
+
+
+def _losses(scores: torch.Tensor, counts: csr_matrix) -> NDArray[np.float64]:
+    """Return the negative log-likelihood (rows,) of each row's known words under the softmax of its scores."""
+    rows = np.repeat(np.arange(counts.shape[0]), np.diff(counts.indptr))
+    observed = scores[torch.from_numpy(rows), torch.from_numpy(counts.indices.astype(np.int64))]
+    normaliser = scores.logsumexp(dim=1).cpu().double().numpy()
+    gained = np.bincount(rows, weights=counts.data * observed.cpu().double().numpy(), minlength=counts.shape[0])
+    mass = np.bincount(rows, weights=counts.data, minlength=counts.shape[0])
+    losses: NDArray[np.float64] = mass * normaliser - gained
+    return losses
+
+
+def _evaluate_view(lens: Lens, embeddings: Embeddings, request: _Request) -> ViewResult:
+    known, n_known = request.references.counts, request.references.n_known
+    depth = request.depth(len(lens.vocabulary))
+    # Positions of the dial that coincide are read once.
+    positions = sorted(set(request.dial.values()))
+    biases = {position: lens.bias(position) for position in positions}
+    top = {position: np.empty((len(embeddings), depth), dtype=np.int64) for position in positions}
+    losses = {position: np.zeros(len(embeddings)) for position in positions}
+    for start, scores in score_blocks(embeddings, lens.factors, most_rows=request.block_rows):
+        stop = start + len(scores)
+        # Only the bias differs between positions of the dial: the products with E1 are shared.
+        biased = torch.empty_like(scores)
+        for position, bias in biases.items():
+            torch.add(scores, bias, out=biased)
+            best, _ = top_n(biased, depth)
+            top[position][start:stop] = best.cpu().numpy()
+            if request.metrics == "all":
+                losses[position][start:stop] = _losses(biased, known[start:stop])
+    values: dict[str, dict[str, NDArray[np.float64]]] = {}
+    results: dict[str, dict[str, Estimate]] = {}
+    recalls: dict[str, EntityRecall] = {}
+    mass = np.asarray(known.sum(axis=1), dtype=np.float64).ravel()
+    for name, position in request.dial.items():
+        per_sentence = _per_sentence(top[position], request)
+        for metric, one in per_sentence.items():
+            values.setdefault(metric, {})[name] = one
+            results.setdefault(metric, {})[name] = estimate(one)
+        if request.metrics == "all":
+            results.setdefault("perplexity", {})[name] = estimate_perplexity(losses[position], mass)
+        if request.entities is not None:
+            recalls[name] = _entity_recall(top[position], request.entities, min(ENTITY_DEPTH, depth))
+    return ViewResult(
+        metrics={metric: AtPriors(**by_name) for metric, by_name in results.items()},
+        entity_recall=recalls,
+        values=values,
+        n_evaluated=int((n_known > 0).sum()),
+        n_skipped=int((n_known == 0).sum()),
+        k_mean=float(n_known[n_known > 0].mean()),
+    )
+
+
+def _per_sentence(top: NDArray[np.int64], request: _Request) -> dict[str, NDArray[np.float64]]:
+    """Return metric → (n,) values at one position of the dial."""
+    references = request.references
+    found = hits(top, references.counts)
+    values: dict[str, NDArray[np.float64]] = {}
+    if request.metrics != "pr":
+        seen = found if request.pool is None else found[:, : request.pool]
+        values["accuracy"] = accuracy(seen, references.n_known)
+    if request.metrics != "accuracy":
+        values["precision"], values["recall"], values["f1"] = precision_recall_f1(
+            found, request.topn, references.n_distinct, references.n_known
+        )
+    if request.entities is not None:
+        values.update(entity_scores(top[:, : request.topn], *request.entities.arrays()))
+    return values
+
+
+def _entity_recall(top: NDArray[np.int64], entities: Entities, depth: int) -> EntityRecall:
+    strict, partial = entity_recall(top, *entities.arrays(), range(1, depth + 1))
+    return EntityRecall(
+        tuple(estimate(column) for column in strict.T), tuple(estimate(column) for column in partial.T)
+    )

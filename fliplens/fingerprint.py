@@ -1,0 +1,78 @@
+"""The fingerprint of an embedding space: enough statistics to notice vectors of another encoder."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fliplens.embeddings import Embeddings
+
+__all__ = ["Fingerprint"]
+
+CHECKED_ROWS = 2048
+FEW_ROWS = 64
+
+
+@dataclass(frozen=True)
+class Fingerprint:
+    """Statistics of the vectors that a lens was made from."""
+
+    mean_norm: float
+    """Mean Euclidean length of a vector."""
+    mean: NDArray[np.float32]
+    """Mean vector, (d,)."""
+    variance: NDArray[np.float32]
+    """Variance of each dimension, (d,)."""
+
+    @classmethod
+    def of(cls, embeddings: Embeddings) -> Fingerprint:
+        """Return the fingerprint of all rows."""
+        n, norms = len(embeddings), 0.0
+        first, second = np.zeros(embeddings.dim), np.zeros(embeddings.dim)
+        origin = embeddings.block(0, 1).astype(np.float64)[0]
+        for _, rows in embeddings.blocks():
+            moved = rows.astype(np.float64)
+            norms += float(np.linalg.norm(moved, axis=1).sum())
+            moved -= origin
+            first += moved.sum(axis=0)
+            second += (moved**2).sum(axis=0)
+        shift = first / n
+        variance = np.maximum(second / n - shift**2, 0)
+        return cls(norms / n, (origin + shift).astype(np.float32), variance.astype(np.float32))
+
+    def difference(self, embeddings: Embeddings) -> str | None:
+        """Return in words why `embeddings` look like another encoder's vectors, or None if they do not.
+
+        Lengths are compared for any number of rows, and patterns over dimensions where there are enough rows:
+        another text, language or channel moves the mean and the variances a little, but another encoder's have
+        nothing to do with these. At most CHECKED_ROWS rows, spread over the whole, are read.
+        """
+        n = len(embeddings)
+        if n > CHECKED_ROWS:
+            embeddings = embeddings.subset(np.linspace(0, n - 1, CHECKED_ROWS).astype(np.int64))
+        found = Fingerprint.of(embeddings)
+        ratio = found.mean_norm / self.mean_norm if self.mean_norm > 0 else float("inf")
+        if not 0.5 < ratio < 2.0:
+            return f"their mean length is {found.mean_norm:.3g}, the lens was made from {self.mean_norm:.3g}"
+        if len(embeddings) < FEW_ROWS:
+            return None
+        direction = _cosine(found.mean, self.mean)
+        pattern = _correlation(found.variance, self.variance)
+        if direction < 0.3 and pattern < 0.3:
+            return (
+                f"their mean vector (cosine {direction:.2f}) and variances (correlation {pattern:.2f}) have "
+                "little in common with those the lens was made from"
+            )
+        return None
+
+
+def _cosine(a: NDArray[np.float32], b: NDArray[np.float32]) -> float:
+    lengths = float(np.linalg.norm(a) * np.linalg.norm(b))
+    return float(a @ b) / lengths if lengths > 0 else 0.0
+
+
+def _correlation(a: NDArray[np.float32], b: NDArray[np.float32]) -> float:
+    """Return the correlation of log variances: a pattern over dimensions, whatever the scale."""
+    return _cosine(*(np.log(v + 1e-12) - np.log(v + 1e-12).mean() for v in (a, b)))

@@ -1,0 +1,331 @@
+"""From sentences and their vectors to a lens: vocabulary, held-out rows, anchor, training, folding."""
+
+from __future__ import annotations
+
+import dataclasses
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+import fliplens
+from fliplens.devices import resolve_device
+from fliplens.embeddings import Embeddings, EmbeddingsLike, as_embeddings
+from fliplens.errors import FliplensError, FliplensWarning, InputError
+from fliplens.evaluation import evaluate
+from fliplens.files import read_lines, sha256_of_lines
+from fliplens.fingerprint import Fingerprint
+from fliplens.lens import Lens
+from fliplens.recipes import TrainConfig
+from fliplens.tokenisation import Tokeniser
+from fliplens.training import TrainResult, Views, train
+from fliplens.vocabulary import Vocabulary
+
+if TYPE_CHECKING:
+    from fliplens.encoders import Encoder
+
+__all__ = ["VocabularyConfig", "fit"]
+
+HELD_OUT_SHARE = 0.05
+HELD_OUT_MOST = 4000
+HELD_OUT_LEAST = 20
+
+
+@dataclass(frozen=True, kw_only=True)
+class VocabularyConfig:
+    """Which terms of the training rows become the vocabulary."""
+
+    size: int | None = 100_000
+    """The most frequent terms, at most this many; None keeps all."""
+    min_df: int | float = 1
+    """Leave out terms of fewer rows: a number of them, or a float as their share."""
+    max_df: int | float = 1.0
+    """Leave out terms of more rows, likewise."""
+    ngram_range: tuple[int, int] = (1, 1)
+    """Shortest and longest n-gram."""
+    tokeniser: Tokeniser = field(default_factory=Tokeniser)
+    """Cuts text into words, in training and in evaluation."""
+
+    def build(self, texts: Sequence[str], *, show_progress: bool = False) -> Vocabulary:
+        """Return the vocabulary of `texts`."""
+        return Vocabulary.from_texts(
+            texts,
+            tokeniser=self.tokeniser,
+            max_size=self.size,
+            min_df=self.min_df,
+            max_df=self.max_df,
+            ngram_range=self.ngram_range,
+            show_progress=show_progress,
+        )
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Parallel sentences and vectors: one view, or two."""
+
+    texts: list[str]
+    primary: Embeddings
+    paired: Embeddings | None
+    kept: NDArray[np.int64] | None = None
+    """Numbers of these rows among those handed in, where some were left out; else None."""
+
+    @classmethod
+    def of(
+        cls,
+        texts: Sequence[str] | str | Path,
+        primary: EmbeddingsLike,
+        paired: EmbeddingsLike | None,
+        name: str,
+    ) -> Rows:
+        """Check that texts and vectors are parallel, row for row."""
+        lines = read_lines(texts) if isinstance(texts, str | Path) else list(texts)
+        called = str(texts) if isinstance(texts, str | Path) else f"the {name} text"
+        first = as_embeddings(primary, name=f"{name} embeddings")
+        second = None if paired is None else as_embeddings(paired, name=f"{name} paired embeddings")
+        first.check_rows(len(lines), other=called)
+        if second is not None:
+            second.check_rows(len(lines), other=called)
+        return cls(lines, first, second)
+
+    def subset(self, rows: NDArray[np.int64]) -> Rows:
+        """Return some of the rows, in that order."""
+        return Rows(
+            [self.texts[row] for row in rows],
+            self.primary.subset(rows),
+            None if self.paired is None else self.paired.subset(rows),
+        )
+
+    def finite(self, *, drop: bool) -> tuple[Rows, int]:
+        """Return the rows whose vectors are all finite, and how many were dropped; refuse bad ones unless `drop`."""
+        views = [self.primary] if self.paired is None else [self.primary, self.paired]
+        if not drop:
+            for view in views:
+                view.check_finite()
+            return self, 0
+        bad = np.unique(np.concatenate([view.bad_rows() for view in views]))
+        if not len(bad):
+            return self, 0
+        if len(bad) == len(self.texts):
+            raise InputError(f"expected some finite vectors in {self.primary.name}, found none")
+        good = np.setdiff1d(np.arange(len(self.texts)), bad)
+        return dataclasses.replace(self.subset(good), kept=good), len(bad)
+
+
+def fit(
+    texts: Sequence[str] | str | Path,
+    embeddings: EmbeddingsLike,
+    *,
+    paired: EmbeddingsLike | None = None,
+    dev_texts: Sequence[str] | str | Path | None = None,
+    dev_embeddings: EmbeddingsLike | None = None,
+    dev_paired: EmbeddingsLike | None = None,
+    vocabulary: Vocabulary | VocabularyConfig | None = None,
+    encoder: Encoder | str | None = None,
+    config: TrainConfig | None = None,
+    drop_bad_rows: bool = False,
+    device: str = "auto",
+    show_progress: bool = False,
+) -> Lens:
+    """Train a lens on sentences and their vectors.
+
+    Args:
+        texts: n sentences, or the path of a file with one a line.
+        embeddings: their vectors (n, d): an array, a tensor, or a path.
+        paired: vectors (n, d) of a second view of the same sentences (speech, another language).
+        dev_texts: sentences to stop on; without them a seeded share of the rows is held out, identical texts
+            together.
+        dev_embeddings: their vectors.
+        dev_paired: their second view; needed where `paired` is given.
+        vocabulary: the words to read, or how to choose them from the training rows.
+        encoder: the encoder that made the vectors, or its spec. Recorded with the lens, so that it can read
+            text; and, unless another anchor is asked for, asked for the vectors of the vocabulary's words. By
+            default what the embeddings' manifest says.
+        config: the recipe; `TrainConfig()` by default.
+        drop_bad_rows: go on without rows that hold NaN or infinite values, instead of refusing them.
+        device: auto, cpu, cuda or mps.
+        show_progress: bars on stderr.
+
+    Returns:
+        The lens with the best dev score; `lens.config` tells how it was made.
+
+    Raises:
+        InputError: what was handed in does not fit together.
+        FliplensError: training diverged.
+    """
+    config = config or TrainConfig()
+    where = resolve_device(device)
+    rows, n_dropped = Rows.of(texts, embeddings, paired, "training").finite(drop=drop_bad_rows)
+    dev = _dev_rows(dev_texts, dev_embeddings, dev_paired, paired is not None)
+    if dev is not None:
+        dev.primary.check_dim(rows.primary.dim, made_for="the training embeddings'")
+        dev, _ = dev.finite(drop=drop_bad_rows)
+    # An encoder that cannot be had is found out before the vocabulary is counted, not after.
+    maker, spec = _encoder(encoder, rows.primary, config, device)
+    n_given = len(rows.texts)
+    if dev is None:
+        rows, dev = _hold_out(rows, config.seed)
+    if not isinstance(vocabulary, Vocabulary):
+        vocabulary = (vocabulary or VocabularyConfig()).build(rows.texts, show_progress=show_progress)
+    counts = vocabulary.counts(rows.texts, show_progress=show_progress)
+    useful = np.flatnonzero(np.diff(counts.indptr))
+    if not len(useful):
+        raise InputError(
+            f"expected training text with words of the vocabulary, found none in {len(rows.texts)} rows: "
+            "is the vocabulary of another language?"
+        )
+    trained = rows if len(useful) == len(rows.texts) else rows.subset(useful)
+    dev_views = None if dev is None else _dev_views(dev, vocabulary)
+    vectors = maker.encode(vocabulary.words, show_progress=show_progress) if maker is not None else None
+    result = train(
+        Views(counts[useful], trained.primary, trained.paired),
+        config,
+        dev=dev_views,
+        word_vectors=vectors,
+        device=where,
+        show_progress=show_progress,
+    )
+    lens = Lens(
+        result.factors,
+        vocabulary,
+        prior=result.prior,
+        mean=torch.from_numpy(result.mean),
+        fingerprint=Fingerprint.of(rows.primary),
+        config=_description(rows, dev, len(trained.texts), n_given, n_dropped, spec, maker, config, result),
+    )
+    if dev is not None and dev_views is not None:
+        lens.config["metrics"] = {
+            "dev": evaluate(lens, dev.texts, dev.primary, paired=dev.paired, metrics="accuracy").to_json()
+        }
+    return lens
+
+
+def _dev_rows(
+    texts: Sequence[str] | str | Path | None,
+    primary: EmbeddingsLike | None,
+    paired: EmbeddingsLike | None,
+    wants_pair: bool,
+) -> Rows | None:
+    if texts is None and primary is None and paired is None:
+        return None
+    if texts is None or primary is None:
+        raise InputError("expected dev texts and dev embeddings together, found one without the other")
+    if wants_pair != (paired is not None):
+        raise InputError(
+            "expected a paired view in both training and dev data, or in neither, found it in one: "
+            "give --paired and --dev-paired together"
+        )
+    return Rows.of(texts, primary, paired, "dev")
+
+
+def _hold_out(rows: Rows, seed: int) -> tuple[Rows, Rows | None]:
+    """Split off a seeded share of the rows to stop on; rows of identical text stay on one side.
+
+    Too few rows to learn anything from a held-out share are all trained on.
+    """
+    n = len(rows.texts)
+    wanted = min(HELD_OUT_MOST, int(n * HELD_OUT_SHARE))
+    if wanted < HELD_OUT_LEAST:
+        return rows, None
+    _, group = np.unique(np.asarray(rows.texts, dtype=object).astype(str), return_inverse=True)
+    order = np.random.default_rng(seed).permutation(group.max() + 1)
+    sizes = np.bincount(group)[order]
+    # Whole groups, in random order, until the share is reached; never all of them.
+    taken = int(np.searchsorted(np.cumsum(sizes), wanted, side="right")) or 1
+    if taken >= len(order):
+        return rows, None
+    held = np.isin(group, order[:taken])
+    return rows.subset(np.flatnonzero(~held)), rows.subset(np.flatnonzero(held))
+
+
+def _dev_views(dev: Rows, vocabulary: Vocabulary) -> Views | None:
+    """Return the dev rows with their reference words; None (and a warning) where no row has a known word."""
+    counts = vocabulary.references(dev.texts).counts
+    if not counts.nnz:
+        warnings.warn(
+            f"none of the {len(dev.texts)} dev sentences has a word of the vocabulary: "
+            "training runs to its last pass, and the last weights are kept",
+            FliplensWarning,
+            stacklevel=3,
+        )
+        return None
+    return Views(counts, dev.primary, dev.paired)
+
+
+def _encoder(
+    encoder: Encoder | str | None, embeddings: Embeddings, config: TrainConfig, device: str
+) -> tuple[Encoder | None, str | None]:
+    """Return the encoder to anchor with (None where the anchor needs none) and the spec to record."""
+    if encoder is None and embeddings.manifest is not None:
+        encoder = embeddings.manifest.encoder
+    spec = encoder if isinstance(encoder, str) or encoder is None else encoder.spec
+    if encoder is None or config.anchor not in ("auto", "words"):
+        return None, spec
+    maker: Encoder
+    if not isinstance(encoder, str):
+        maker = encoder
+    else:
+        from fliplens.encoders import load_encoder
+
+        try:
+            maker = load_encoder(encoder, device=device)
+        except InputError:
+            raise
+        except FliplensError as error:
+            if config.anchor == "words":
+                raise
+            warnings.warn(
+                f"training starts from sentence means, as the encoder cannot be loaded here ({error})",
+                FliplensWarning,
+                stacklevel=3,
+            )
+            return None, spec
+    if maker.dim != embeddings.dim:
+        raise InputError(
+            f"expected vectors of {maker.dim} dimensions, the encoder {maker.spec}'s, found "
+            f"{embeddings.dim} in {embeddings.name}: name the encoder that made them"
+        )
+    return maker, spec
+
+
+def _description(
+    rows: Rows,
+    dev: Rows | None,
+    n_trained: int,
+    n_given: int,
+    n_dropped: int,
+    spec: str | None,
+    encoder: Encoder | None,
+    config: TrainConfig,
+    result: TrainResult,
+) -> dict[str, Any]:
+    """Return the part of `config.json` that says how the lens was made."""
+    manifest = rows.primary.manifest
+    revision = encoder.revision if encoder is not None else manifest.revision if manifest else None
+    return {
+        "fliplens_version": fliplens.__version__,
+        "encoder": {"spec": spec, "name": encoder.name if encoder else spec, "revision": revision},
+        "data": {
+            "rows": n_given,
+            "rows_trained": n_trained,
+            "rows_without_known_words": len(rows.texts) - n_trained,
+            "rows_dropped_not_finite": n_dropped,
+            "views": 1 if rows.paired is None else 2,
+            "sha256": sha256_of_lines(rows.texts),
+            "dev_rows": 0 if dev is None else len(dev.texts),
+            "dev_sha256": None if dev is None else sha256_of_lines(dev.texts),
+            "embeddings_sha256": manifest.sha256 if manifest else None,
+        },
+        "recipe": config.to_json(),
+        "training": {
+            "anchor": result.anchor,
+            "precision": result.precision,
+            "best_pass": result.best_pass,
+            "seconds": round(result.seconds, 3),
+            "history": result.history_json(),
+        },
+    }

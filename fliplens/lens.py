@@ -1,0 +1,325 @@
+"""The lens: one linear map from an embedding space to words (paper, section 2)."""
+
+from __future__ import annotations
+
+import html
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, overload
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from fliplens.embeddings import Embeddings, EmbeddingsLike, as_embeddings
+from fliplens.errors import EmbeddingSpaceWarning, InputError
+from fliplens.fingerprint import Fingerprint
+from fliplens.objective import Factors
+from fliplens.reading import score_blocks, top_n
+from fliplens.vocabulary import Vocabulary
+
+__all__ = ["Lens", "TopWords", "Word", "Words"]
+
+
+@dataclass(frozen=True)
+class Word:
+    """One word that a lens read from a vector."""
+
+    word: str
+    score: float
+    """The score E1 · E2 · s + b at the prior dial that was asked for."""
+    probability: float
+    """The word's share of the softmax over the whole vocabulary."""
+
+
+@dataclass(frozen=True)
+class Words(Sequence[Word]):
+    """The top words of one vector, best first. In a notebook it shows as a small bar table."""
+
+    words: tuple[Word, ...]
+
+    @overload
+    def __getitem__(self, item: int) -> Word: ...
+    @overload
+    def __getitem__(self, item: slice) -> Words: ...
+    def __getitem__(self, item: int | slice) -> Word | Words:
+        return Words(self.words[item]) if isinstance(item, slice) else self.words[item]
+
+    def __len__(self) -> int:
+        return len(self.words)
+
+    def __str__(self) -> str:
+        return " ".join(word.word for word in self.words)
+
+    def to_json(self) -> list[dict[str, Any]]:
+        """Return plain JSON values: word, score, probability."""
+        return [{"word": w.word, "score": w.score, "probability": w.probability} for w in self.words]
+
+    def _repr_html_(self) -> str:
+        """Return an HTML table with one bar a word; the bar is the probability, the longest one full width."""
+        largest = max((word.probability for word in self.words), default=1.0) or 1.0
+        rows = "".join(
+            "<tr>"
+            f'<td style="text-align:left">{html.escape(word.word)}</td>'
+            f'<td style="text-align:right">{word.score:.2f}</td>'
+            '<td style="text-align:left;width:12em"><div title="probability '
+            f'{word.probability:.3f}" style="background:#4c78a8;height:0.8em;'
+            f'width:{100 * word.probability / largest:.1f}%"></div></td>'
+            f'<td style="text-align:right">{word.probability:.3f}</td></tr>'
+            for word in self.words
+        )
+        return (
+            "<table><thead><tr><th>word</th><th>score</th><th></th><th>probability</th></tr></thead>"
+            f"<tbody>{rows}</tbody></table>"
+        )
+
+
+@dataclass(frozen=True)
+class TopWords(Sequence[Words]):
+    """The top n words of many vectors, as arrays; an item is one vector's `Words`."""
+
+    indices: NDArray[np.int64]
+    """(rows, n) positions in the vocabulary, best first; ties go to the lower index."""
+    scores: NDArray[np.float32]
+    """(rows, n)."""
+    probabilities: NDArray[np.float32]
+    """(rows, n)."""
+    vocabulary: Vocabulary = field(repr=False)
+
+    @overload
+    def __getitem__(self, item: int) -> Words: ...
+    @overload
+    def __getitem__(self, item: slice) -> TopWords: ...
+    def __getitem__(self, item: int | slice) -> Words | TopWords:
+        if isinstance(item, slice):
+            return TopWords(self.indices[item], self.scores[item], self.probabilities[item], self.vocabulary)
+        columns = (self.indices[item], self.scores[item], self.probabilities[item])
+        return Words(
+            tuple(
+                Word(self.vocabulary[int(index)], float(score), float(probability))
+                for index, score, probability in zip(*columns, strict=True)
+            )
+        )
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __iter__(self) -> Iterator[Words]:
+        return (self[row] for row in range(len(self)))
+
+
+class Lens:
+    """A linear map that turns a vector of one embedding space into scored words.
+
+    `score(s, P) = W · s - W · m + P · prior`, with W = E1 · E2, and b = prior - W · m. At P = 1 this is the
+    published formula E1 · (E2 · s) + b; P = 0 removes the prior over words, and with it most stop words.
+
+    Args:
+        factors: E1 (V, r), E2 (r, d), b (V,); for the full-rank baseline E1 is the one matrix (V, d).
+        vocabulary: the V words, in the order of the rows of E1.
+        prior: the log-unigram part of b, (V,); without it the whole b counts as the prior.
+        mean: m (d,), the mean that training centred on.
+        fingerprint: of the embedding space, to notice vectors of another encoder.
+        config: what is known of how the lens was made; the `config.json` of its folder.
+
+    Raises:
+        InputError: shapes that do not fit together, or values that are not finite.
+    """
+
+    def __init__(
+        self,
+        factors: Factors,
+        vocabulary: Vocabulary,
+        *,
+        prior: Tensor | None = None,
+        mean: Tensor | None = None,
+        fingerprint: Fingerprint | None = None,
+        config: dict[str, Any] | None = None,
+    ) -> None:
+        _check_shapes(factors, len(vocabulary), prior, mean)
+        self.factors = factors.map(lambda tensor: tensor.detach().float().contiguous())
+        self.vocabulary = vocabulary
+        self.prior = prior
+        self.mean = mean
+        self.fingerprint = fingerprint
+        self.config: dict[str, Any] = config or {}
+
+    @property
+    def dim(self) -> int:
+        """d, the length of the vectors it reads."""
+        return int((self.factors.E1 if self.factors.E2 is None else self.factors.E2).shape[1])
+
+    @property
+    def rank(self) -> int | None:
+        """r; None for the full-rank baseline (LiP)."""
+        return None if self.factors.E2 is None else int(self.factors.E2.shape[0])
+
+    @property
+    def encoder(self) -> str | None:
+        """Spec of the encoder whose vectors it reads, if it is known."""
+        encoder = self.config.get("encoder")
+        spec = encoder.get("spec") if isinstance(encoder, dict) else None
+        return spec if isinstance(spec, str) else None
+
+    def __repr__(self) -> str:
+        rank = "full" if self.rank is None else self.rank
+        return f"Lens({len(self.vocabulary)} words, {self.dim} dimensions, rank {rank}, {self.encoder})"
+
+    def to(self, device: torch.device | str) -> Lens:
+        """Return the same lens on another device."""
+        return Lens(
+            self.factors.map(lambda tensor: tensor.to(device)),
+            self.vocabulary,
+            prior=self.prior,
+            mean=self.mean,
+            fingerprint=self.fingerprint,
+            config=self.config,
+        )
+
+    def bias(self, prior: float = 1.0) -> Tensor:
+        """Return the bias (V,) at a position of the prior dial: b + (P - 1) · prior.
+
+        Args:
+            prior: P from 0 (prior removed) to 1 (the published formula).
+        """
+        if not 0.0 <= prior <= 1.0:
+            raise InputError(f"expected prior from 0 to 1, found {prior}")
+        b = self.factors.b
+        if prior == 1.0:
+            return b
+        part = b if self.prior is None else self.prior.to(b.device)
+        return b + (prior - 1.0) * part
+
+    def check(self, embeddings: EmbeddingsLike) -> Embeddings:
+        """Return the vectors as `Embeddings` once they are known to fit this lens.
+
+        Raises:
+            EmbeddingSpaceError: vectors of another size.
+            InputError: vectors that are not finite, or not an (n, d) matrix of floats.
+
+        Warns:
+            EmbeddingSpaceWarning: they look like vectors of another encoder.
+        """
+        vectors = as_embeddings(embeddings)
+        vectors.check_dim(self.dim, made_for="the lens's")
+        vectors.check_finite()
+        made_by = vectors.manifest.encoder if vectors.manifest is not None else None
+        difference = self.fingerprint.difference(vectors) if self.fingerprint is not None else None
+        if made_by is not None and self.encoder is not None and made_by != self.encoder:
+            difference = f"they were made by {made_by}, the lens is for {self.encoder}"
+        if difference is not None:
+            warnings.warn(
+                f"{vectors.name} may come from another encoder than the lens: {difference}; "
+                "its words mean nothing on them if so",
+                EmbeddingSpaceWarning,
+                stacklevel=2,
+            )
+        return vectors
+
+    def scores(self, embeddings: EmbeddingsLike, *, prior: float = 1.0) -> NDArray[np.float32]:
+        """Return the scores of all words, (n, V): large, so meant for a few vectors.
+
+        Args:
+            embeddings: (n, d).
+            prior: position of the prior dial, 0..1.
+        """
+        vectors, bias = self.check(embeddings), self.bias(prior)
+        out = np.empty((len(vectors), len(self.vocabulary)), dtype=np.float32)
+        for start, block in score_blocks(vectors, self.factors):
+            out[start : start + len(block)] = block.add_(bias).cpu().numpy()
+        return out
+
+    def top(self, embeddings: EmbeddingsLike, n: int = 10, *, prior: float = 1.0) -> TopWords:
+        """Return the n best words of every vector.
+
+        Args:
+            embeddings: (rows, d).
+            n: how many words, 1..V.
+            prior: position of the prior dial, 0..1.
+
+        Raises:
+            InputError: n out of range, or vectors that do not fit (see `check`).
+        """
+        if not 1 <= n <= len(self.vocabulary):
+            raise InputError(f"expected n from 1 to {len(self.vocabulary)}, the size of the vocabulary, found {n}")
+        vectors, bias = self.check(embeddings), self.bias(prior)
+        indices = np.empty((len(vectors), n), dtype=np.int64)
+        scores = np.empty((len(vectors), n), dtype=np.float32)
+        probabilities = np.empty((len(vectors), n), dtype=np.float32)
+        for start, block in score_blocks(vectors, self.factors):
+            block.add_(bias)
+            best, values = top_n(block, n)
+            here = slice(start, start + len(block))
+            indices[here], scores[here] = best.cpu().numpy(), values.cpu().numpy()
+            probabilities[here] = (values - block.logsumexp(dim=1, keepdim=True)).exp().cpu().numpy()
+        return TopWords(indices, scores, probabilities, self.vocabulary)
+
+    def words(self, embedding: NDArray[np.floating[Any]] | Tensor, n: int = 10, *, prior: float = 1.0) -> Words:
+        """Return the n best words of one vector.
+
+        Args:
+            embedding: (d,) or (1, d).
+            n: how many words, 1..V.
+            prior: position of the prior dial: 1 is the published formula, 0 removes the prior.
+
+        Raises:
+            InputError: more than one vector (use `top`), or see `top`.
+        """
+        matrix = embedding[None, :] if embedding.ndim == 1 else embedding
+        if matrix.ndim != 2 or matrix.shape[0] != 1:
+            raise InputError(f"expected one vector (d,), found shape {tuple(embedding.shape)}: use top() for many")
+        return self.top(matrix, n, prior=prior)[0]
+
+    def save(self, folder: str | Path, *, overwrite: bool = False) -> None:
+        """Write the lens as a folder in the published layout, whole or not at all.
+
+        Args:
+            folder: a new or empty folder.
+            overwrite: replace what `folder` holds.
+        """
+        from fliplens.lens_files import save_lens
+
+        save_lens(self, folder, overwrite=overwrite)
+
+    @classmethod
+    def load(cls, source: str | Path, *, vocabulary: str | Path | None = None) -> Lens:
+        """Load a lens.
+
+        Args:
+            source: a lens folder; `hub:OWNER/REPO[/SUBFOLDER][@REVISION]`; or a bare state dict
+                (`.safetensors`, or a `.pt` of tensors alone).
+            vocabulary: the `vocab.json` of a bare state dict; by default the one in its folder, then in its
+                parent's.
+
+        Raises:
+            InputError: missing, truncated or foreign files, a newer format, or parts that do not fit together.
+        """
+        from fliplens.lens_files import load_lens
+
+        return load_lens(source, vocabulary=vocabulary)
+
+
+def _check_shapes(factors: Factors, n_words: int, prior: Tensor | None, mean: Tensor | None) -> None:
+    E1, E2, b = factors.E1, factors.E2, factors.b
+    for name, tensor in (("E1 (or E)", E1), ("E2", E2), ("b", b), ("prior", prior), ("mean", mean)):
+        if tensor is not None and not bool(torch.isfinite(tensor).all()):
+            raise InputError(f"expected finite numbers in {name}, found NaN or infinite ones: the file is bad")
+    if E1.ndim != 2 or (E2 is not None and E2.ndim != 2):
+        raise InputError("expected matrices E1 and E2 (or E), found other shapes")
+    dim = E1.shape[1] if E2 is None else E2.shape[1]
+    expected = {
+        "rows of E1 (or E)": (E1.shape[0], n_words),
+        "columns of E1": (E1.shape[1], E1.shape[1] if E2 is None else E2.shape[0]),
+        "entries of b": (b.numel() if b.ndim == 1 else -1, n_words),
+        "entries of prior": (n_words if prior is None else prior.numel(), n_words),
+        "entries of mean": (dim if mean is None else mean.numel(), dim),
+    }
+    for what, (found, wanted) in expected.items():
+        if found != wanted:
+            raise InputError(
+                f"expected {wanted} {what} to match the vocabulary and E2, found {found}: "
+                "these files belong to different lenses"
+            )

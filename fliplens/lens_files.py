@@ -1,0 +1,220 @@
+"""Lens folders: the published layout, and beside it what that has no place for.
+
+| file | holds | whose format |
+|---|---|---|
+| `model.safetensors` | `E1` (V, r), `E2` (r, d), `b` (V, 1); or `E` (V, d), `b`: float32 | published |
+| `vocab.json` | `{"word": index}` | published |
+| `config.json` | hyperparameters; ours adds `format_version`, encoder, tokeniser, data, recipe, metrics | both |
+| `lens.safetensors` | `prior` (V,), `mean` (d,), fingerprint of the embedding space | ours |
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from fliplens.errors import FliplensError, InputError
+from fliplens.files import atomic_folder, read_json, write_json
+from fliplens.fingerprint import Fingerprint
+from fliplens.objective import Factors
+from fliplens.tokenisation import Tokeniser
+from fliplens.vocabulary import Vocabulary
+
+if TYPE_CHECKING:
+    from fliplens.lens import Lens
+
+__all__ = ["FORMAT_VERSION", "load_lens", "save_lens"]
+
+FORMAT_VERSION = 1
+MODEL, VOCABULARY, CONFIG, OURS = "model.safetensors", "vocab.json", "config.json", "lens.safetensors"
+HUB = "hub:"
+
+
+def save_lens(lens: Lens, folder: str | Path, *, overwrite: bool) -> None:
+    """Write `lens` as a folder, whole or not at all; see `Lens.save`."""
+    from safetensors.torch import save_file
+
+    with atomic_folder(folder, marker=MODEL, overwrite=overwrite) as target:
+        b = lens.factors.b.cpu().reshape(-1, 1).contiguous()
+        E1 = lens.factors.E1.cpu().contiguous()
+        E2 = lens.factors.E2
+        model = {"E": E1, "b": b} if E2 is None else {"E1": E1, "E2": E2.cpu().contiguous(), "b": b}
+        ours: dict[str, Tensor] = {}
+        if lens.prior is not None:
+            ours["prior"] = lens.prior.cpu().contiguous()
+        if lens.mean is not None:
+            ours["mean"] = lens.mean.cpu().contiguous()
+        if lens.fingerprint is not None:
+            ours["fingerprint.mean"] = torch.from_numpy(lens.fingerprint.mean)
+            ours["fingerprint.variance"] = torch.from_numpy(lens.fingerprint.variance)
+            ours["fingerprint.mean_norm"] = torch.tensor([lens.fingerprint.mean_norm])
+        try:
+            save_file(model, target / MODEL)
+            if ours:
+                save_file(ours, target / OURS)
+        except Exception as error:
+            # safetensors raises an exception of its own for a full disk, which no caller could name.
+            if type(error).__name__ != "SafetensorError":
+                raise
+            raise FliplensError(f"could not write the lens to {folder} ({error}): is the disk full?") from error
+        lens.vocabulary.save(target / VOCABULARY)
+        config = {
+            **lens.config,
+            "format_version": FORMAT_VERSION,
+            "model": {
+                "type": "LoLM" if E2 is None else "FactLoLM",
+                "rank": "full" if lens.rank is None else lens.rank,
+                "vocabulary_size": len(lens.vocabulary),
+                "embedding_dim": lens.dim,
+            },
+            "tokeniser": lens.vocabulary.tokeniser.to_json(),
+            "ngram_range": list(lens.vocabulary.ngram_range),
+        }
+        write_json(target / CONFIG, config)
+
+
+def load_lens(source: str | Path, *, vocabulary: str | Path | None = None) -> Lens:
+    """Load a lens from a folder, the Hub or a bare state dict; see `Lens.load`."""
+    from fliplens.lens import Lens
+
+    if str(source).startswith(HUB):
+        source = _download(str(source))
+    path = Path(source)
+    if path.is_dir():
+        model, folder = path / MODEL, path
+    elif path.is_file():
+        model, folder = path, path.parent
+    else:
+        raise InputError(
+            f"expected a lens at {path} (a folder, a state dict, or {HUB}OWNER/REPO[/SUBFOLDER]), found nothing"
+        )
+    whole = path.is_dir() or path.name == MODEL
+    config = _read_config(folder / CONFIG) if whole and (folder / CONFIG).is_file() else {}
+    factors = _read_factors(model)
+    words = _find_vocabulary(folder, vocabulary)
+    # A folder that does not say comes from the published code, which cuts text its own way.
+    tokeniser = Tokeniser.from_json(config.get("tokeniser", {"mode": "published"}))
+    ours = _read_tensors(folder / OURS) if whole and (folder / OURS).is_file() else {}
+    return Lens(
+        factors,
+        Vocabulary.load(words, tokeniser=tokeniser, ngram_range=_ngram_range(config, folder / CONFIG)),
+        prior=ours.get("prior"),
+        mean=ours.get("mean"),
+        fingerprint=_fingerprint(ours),
+        config=config,
+    )
+
+
+def _ngram_range(config: dict[str, Any], path: Path) -> tuple[int, int]:
+    value = config.get("ngram_range", [1, 1])
+    if not (isinstance(value, list) and len(value) == 2 and all(isinstance(n, int) for n in value)):
+        raise InputError(f"expected ngram_range as two whole numbers in {path}, found {value!r}")
+    return value[0], value[1]
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    config = read_json(path)
+    if not isinstance(config, dict):
+        raise InputError(f"expected a JSON object in {path}, found {type(config).__name__}")
+    version = config.get("format_version", 0)
+    if not isinstance(version, int) or version > FORMAT_VERSION:
+        raise InputError(
+            f"expected lens format {FORMAT_VERSION} or older in {path}, found {version}: "
+            "it was written by a newer FLiPLens, upgrade this one"
+        )
+    return config
+
+
+def _read_factors(path: Path) -> Factors:
+    tensors = {name.removeprefix("_orig_mod."): tensor for name, tensor in _read_tensors(path).items()}
+    names = set(tensors)
+    if names not in ({"E1", "E2", "b"}, {"E", "b"}):
+        raise InputError(
+            f"expected the tensors E1, E2, b (or E, b) in {path}, found {', '.join(sorted(names)) or 'none'}"
+        )
+    for name, tensor in tensors.items():
+        if not tensor.is_floating_point():
+            raise InputError(f"expected floating-point numbers in {name} of {path}, found {tensor.dtype}")
+    b = tensors["b"].float()
+    # Published biases are columns (V, 1).
+    b = b[:, 0] if b.ndim == 2 and b.shape[1] == 1 else b
+    return Factors(E1=tensors["E1" if "E1" in tensors else "E"], E2=tensors.get("E2"), b=b)
+
+
+def _read_tensors(path: Path) -> dict[str, Tensor]:
+    if not path.is_file():
+        raise InputError(f"expected tensors at {path}, found no such file: is this a lens folder?")
+    if path.suffix in (".pt", ".pth", ".bin"):
+        try:
+            # weights_only builds tensors and plain containers; anything else in the file is refused unrun.
+            value = torch.load(path, map_location="cpu", weights_only=True)
+        except Exception as error:
+            raise InputError(
+                f"expected a state dict of tensors alone in {path}, could not read one "
+                f"({' '.join(str(error).split())[:120]}): convert it to safetensors"
+            ) from error
+        if not isinstance(value, dict) or not all(isinstance(t, Tensor) for t in value.values()):
+            raise InputError(f"expected a state dict of tensors in {path}, found something else")
+        return value
+    from safetensors.torch import load_file
+
+    try:
+        return dict(load_file(path))
+    except Exception as error:
+        raise InputError(
+            f"expected a safetensors file at {path}, could not read it ({' '.join(str(error).split())}): "
+            "the file is truncated or of another kind, copy or download it again"
+        ) from error
+
+
+def _find_vocabulary(folder: Path, given: str | Path | None) -> Path:
+    if given is not None:
+        return Path(given)
+    for candidate in (folder / VOCABULARY, folder.resolve().parent / VOCABULARY):
+        if candidate.is_file():
+            return candidate
+    raise InputError(f"expected {VOCABULARY} in {folder} or in the folder above it, found none: name it with --vocab")
+
+
+def _fingerprint(tensors: dict[str, Tensor]) -> Fingerprint | None:
+    names = ("fingerprint.mean_norm", "fingerprint.mean", "fingerprint.variance")
+    if not all(name in tensors for name in names):
+        return None
+    norm, mean, variance = (tensors[name] for name in names)
+    return Fingerprint(float(norm.reshape(-1)[0]), mean.float().numpy(), variance.float().numpy())
+
+
+def _download(source: str) -> Path:
+    """Fetch a lens from the Hugging Face Hub into its cache and return the folder that holds it."""
+    name, _, revision = source.removeprefix(HUB).partition("@")
+    pieces = name.split("/")
+    if len(pieces) < 2 or not all(pieces) or ".." in pieces:
+        raise InputError(f"expected {HUB}OWNER/REPO[/SUBFOLDER][@REVISION], found {source!r}")
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, LocalEntryNotFoundError
+
+    repository, subfolder = "/".join(pieces[:2]), "/".join(pieces[2:])
+    folder = Path()
+    for file in (MODEL, VOCABULARY, CONFIG, OURS):
+        try:
+            found = hf_hub_download(repository, file, subfolder=subfolder or None, revision=revision or None)
+        except LocalEntryNotFoundError as error:
+            raise FliplensError(
+                f"could not reach the Hub for {source}, and it is not in the local cache: "
+                "check the connection, or HF_HUB_OFFLINE"
+            ) from error
+        except EntryNotFoundError as error:
+            if file in (CONFIG, OURS, VOCABULARY):
+                # Published folders may lack config.json and always lack ours; a vocabulary may lie one up.
+                continue
+            raise InputError(f"expected {file} in {source}, found none: name the variant's folder") from error
+        except (HfHubHTTPError, OSError, ValueError) as error:
+            raise FliplensError(
+                f"could not fetch {file} of {source} from the Hub ({' '.join(str(error).split())[:160]})"
+            ) from error
+        if file == MODEL:
+            folder = Path(found).parent
+    return folder

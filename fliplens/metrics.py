@@ -1,0 +1,269 @@
+"""The metrics of the paper (section 3.3), vectorised over sentences and pure.
+
+Functions take the top words of each sentence as indices, best first, and the reference words as a sparse
+matrix; they return one value per sentence, NaN where the metric is undefined for it. `estimate` turns such
+values into a mean with its uncertainty.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import csr_matrix
+
+__all__ = [
+    "Estimate",
+    "accuracy",
+    "entity_recall",
+    "entity_scores",
+    "estimate",
+    "estimate_perplexity",
+    "hits",
+    "precision_recall_f1",
+]
+
+Values = NDArray[np.float64]
+
+RESAMPLES = 1000
+BLOCK_CELLS = 2**22
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean over sentences and how sure it is."""
+
+    mean: float
+    """Mean over the sentences that count."""
+    se: float
+    """Standard error: standard deviation (ddof 0) over the root of n."""
+    ci95: tuple[float, float]
+    """Bootstrap 95% interval (percentiles, over sentences)."""
+    n: int
+    """Sentences that count."""
+
+    def __str__(self) -> str:
+        return f"{self.mean:.4f} ± {self.se:.4f}"
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain JSON values; a NaN (nothing to average) becomes null."""
+        value = asdict(self)
+        value["ci95"] = list(self.ci95)
+        return {k: _finite_or_none(v) for k, v in value.items()}
+
+
+def _finite_or_none(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_finite_or_none(item) for item in value]
+    return None if isinstance(value, float) and not np.isfinite(value) else value
+
+
+def estimate(values: Values, *, resamples: int = RESAMPLES, seed: int = 0) -> Estimate:
+    """Return the mean of the values that are not NaN, its standard error and bootstrap interval.
+
+    Args:
+        values: one per sentence, (n,).
+        resamples: bootstrap samples of the sentences, drawn with replacement.
+        seed: of the bootstrap; the same values and seed give the same interval.
+    """
+    kept = np.asarray(values, dtype=np.float64)
+    kept = kept[~np.isnan(kept)]
+    if not len(kept):
+        return Estimate(float("nan"), float("nan"), (float("nan"), float("nan")), 0)
+    means = _bootstrap([kept], lambda columns: columns[0].mean(axis=1), resamples, seed)
+    low, high = np.percentile(means, [2.5, 97.5])
+    return Estimate(float(kept.mean()), float(kept.std() / np.sqrt(len(kept))), (float(low), float(high)), len(kept))
+
+
+def estimate_perplexity(losses: Values, counts: Values, *, resamples: int = RESAMPLES, seed: int = 0) -> Estimate:
+    """Return exp(Σ losses / Σ counts): how many words the lens wavers between, on average over words.
+
+    The standard error is the bootstrap's standard deviation, as a ratio of sums has no simpler one.
+
+    Args:
+        losses: (n,), negative log-likelihood of each sentence's known words, natural logarithm.
+        counts: (n,), how many known words each sentence has; sentences with none do not count.
+        resamples: bootstrap samples of the sentences.
+        seed: of the bootstrap.
+    """
+    kept = counts > 0
+    if not kept.any():
+        return Estimate(float("nan"), float("nan"), (float("nan"), float("nan")), 0)
+    loss, count = losses[kept].astype(np.float64), counts[kept].astype(np.float64)
+    samples = _bootstrap(
+        [loss, count],
+        lambda columns: np.exp(columns[0].sum(axis=1) / columns[1].sum(axis=1)),
+        resamples,
+        seed,
+    )
+    low, high = np.percentile(samples, [2.5, 97.5])
+    return Estimate(
+        float(np.exp(loss.sum() / count.sum())), float(samples.std()), (float(low), float(high)), len(loss)
+    )
+
+
+def _bootstrap(
+    columns: list[Values], statistic: Callable[[list[Values]], Values], resamples: int, seed: int
+) -> Values:
+    """Return the statistic of `resamples` bootstrap samples, drawn in blocks that bound the memory."""
+    n = len(columns[0])
+    random = np.random.default_rng(seed)
+    size = max(1, BLOCK_CELLS // n)
+    found = []
+    for start in range(0, resamples, size):
+        drawn = random.integers(0, n, size=(min(size, resamples - start), n), dtype=np.int32)
+        found.append(statistic([column[drawn] for column in columns]))
+    return np.concatenate(found)
+
+
+def hits(top: NDArray[np.integer[Any]], known: csr_matrix) -> NDArray[np.bool_]:
+    """Return which of the top words are in the reference.
+
+    Args:
+        top: (n, m) word indices, best first.
+        known: (n, V) reference words, any nonzero value, indices sorted.
+
+    Returns:
+        (n, m), True where the word in that place is one of the row's reference words.
+    """
+    n, n_words = known.shape
+    rows = np.repeat(np.arange(n, dtype=np.int64), np.diff(known.indptr))
+    # One sorted list of (row, word) keys serves all rows at once.
+    keys = rows * n_words + known.indices
+    wanted = np.arange(n, dtype=np.int64)[:, None] * n_words + top
+    if not len(keys):
+        return np.zeros(top.shape, dtype=bool)
+    place = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
+    found: NDArray[np.bool_] = keys[place] == wanted
+    return found
+
+
+def accuracy(found: NDArray[np.bool_], n_known: NDArray[np.int64], *, topk_factor: float = 1.0) -> Values:
+    """Return the share of each sentence's k known words that are among its top k (section 3.3).
+
+    Args:
+        found: (n, m) hits; m must reach the largest int(k · topk_factor), or the vocabulary's size.
+        n_known: (n,) k, distinct known words.
+        topk_factor: looks at the top k · factor instead, as the published early stopping does.
+
+    Returns:
+        (n,), NaN where k = 0.
+    """
+    depth = (n_known * topk_factor).astype(np.int64)
+    right = (found & (np.arange(found.shape[1]) < depth[:, None])).sum(axis=1)
+    return np.where(n_known > 0, right / np.maximum(n_known, 1), np.nan)
+
+
+def precision_recall_f1(
+    found: NDArray[np.bool_], n: int, n_distinct: NDArray[np.int64], n_known: NDArray[np.int64]
+) -> tuple[Values, Values, Values]:
+    """Return precision, recall and F1 of the top n words over distinct words.
+
+    Args:
+        found: (rows, m) hits, m >= n.
+        n: how many top words to look at.
+        n_distinct: (rows,) distinct reference words, unknown ones counted: recall's denominator.
+        n_known: (rows,) distinct known words; rows with none are NaN.
+    """
+    right = found[:, :n].sum(axis=1)
+    precision = right / n
+    recall = right / np.maximum(n_distinct, 1)
+    both = precision + recall
+    f1 = np.where(both > 0, 2 * precision * recall / np.where(both > 0, both, 1), 0.0)
+    undefined = n_known == 0
+    first, second, third = (np.where(undefined, np.nan, values) for values in (precision, recall, f1))
+    return first, second, third
+
+
+def ranks_of(wanted: NDArray[np.int64], rows: NDArray[np.int64], top: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return the place (from 0) of each wanted word among its row's top words; top's width where it is not.
+
+    Args:
+        wanted: (m,) word indices, -1 for a word that the vocabulary lacks.
+        rows: (m,) the row of `top` that each belongs to.
+        top: (n, width) word indices, best first.
+    """
+    places = np.full(len(wanted), top.shape[1], dtype=np.int64)
+    for start in range(0, len(wanted), BLOCK_CELLS // max(1, top.shape[1]) + 1):
+        here = slice(start, start + BLOCK_CELLS // max(1, top.shape[1]) + 1)
+        match = top[rows[here]] == wanted[here, None]
+        found = match.any(axis=1)
+        places[here][found] = match[found].argmax(axis=1)
+    return places
+
+
+def entity_recall(
+    top: NDArray[np.int64],
+    words: NDArray[np.int64],
+    word_entity: NDArray[np.int64],
+    entity_row: NDArray[np.int64],
+    depths: Sequence[int],
+) -> tuple[Values, Values]:
+    """Return strict and partial recall of named entities among the top n words (section 3.3, figure 1).
+
+    Strict counts an entity whose words are all among the top n; partial counts the share of its words. Both are
+    means over a sentence's entities.
+
+    Args:
+        top: (rows, width) word indices, best first; width must reach the largest depth.
+        words: (m,) word indices of all entities, one after the other; -1 for unknown words, which are misses.
+        word_entity: (m,) the entity each word belongs to; every entity has at least one word.
+        entity_row: (entities,) the row of each entity.
+        depths: the n to evaluate.
+
+    Returns:
+        Two arrays (rows, len(depths)), NaN in rows without an entity.
+    """
+    n_rows, n_entities = len(top), len(entity_row)
+    places = ranks_of(words, entity_row[word_entity], top)
+    lengths = np.bincount(word_entity, minlength=n_entities)
+    per_row = np.bincount(entity_row, minlength=n_rows)
+    strict = np.full((n_rows, len(depths)), np.nan)
+    partial = np.full((n_rows, len(depths)), np.nan)
+    some = per_row > 0
+    for column, depth in enumerate(depths):
+        right = np.bincount(word_entity, weights=places < depth, minlength=n_entities)
+        whole = np.bincount(entity_row, weights=right == lengths, minlength=n_rows)
+        share = np.bincount(entity_row, weights=right / np.maximum(lengths, 1), minlength=n_rows)
+        strict[some, column] = whole[some] / per_row[some]
+        partial[some, column] = share[some] / per_row[some]
+    return strict, partial
+
+
+def entity_scores(
+    top: NDArray[np.int64],
+    words: NDArray[np.int64],
+    word_entity: NDArray[np.int64],
+    entity_row: NDArray[np.int64],
+) -> dict[str, Values]:
+    """Return the published script's entity metrics over all of `top`, each (rows,), NaN in rows without an entity.
+
+    entity_precision is the share of the top words that belong to an entity; entity_recall_strict and
+    entity_recall_partial are those of `entity_recall`; entity_f1_strict and entity_f1_partial combine them.
+
+    Args:
+        top: (rows, n) word indices.
+        words: see `entity_recall`.
+        word_entity: likewise.
+        entity_row: likewise.
+    """
+    n_rows, n = top.shape
+    strict, partial = (values[:, 0] for values in entity_recall(top, words, word_entity, entity_row, [n]))
+    rows = entity_row[word_entity]
+    places = ranks_of(words, rows, top)
+    # A word that several entities share is one keyword.
+    matched = np.unique(np.stack([rows, places])[:, places < n], axis=1)
+    precision = np.bincount(matched[0], minlength=n_rows) / n
+    precision = np.where(np.isnan(strict), np.nan, precision)
+    scores = {
+        "entity_precision": precision,
+        "entity_recall_strict": strict,
+        "entity_recall_partial": partial,
+    }
+    for name, recall in (("strict", strict), ("partial", partial)):
+        both = precision + recall
+        scores[f"entity_f1_{name}"] = np.where(both > 0, 2 * precision * recall / np.where(both > 0, both, 1), both)
+    return scores

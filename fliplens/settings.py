@@ -1,0 +1,127 @@
+"""The settings of `fliplens fit`: one flat set of names for YAML files, `key=value` and flags."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, get_args, get_type_hints
+
+from fliplens.errors import InputError
+from fliplens.fitting import VocabularyConfig
+from fliplens.recipes import TrainConfig
+from fliplens.tokenisation import Tokeniser
+
+__all__ = ["FitSettings", "parse_override", "read_yaml"]
+
+DATA = ("texts", "embeddings", "paired", "dev_texts", "dev_embeddings", "dev_paired", "encoder", "output")
+TOKENISER = ("tokeniser", "lowercase", "strip_accents", "min_length")
+VOCABULARY = ("vocab_size", "min_df", "max_df", "ngram_range")
+
+
+@dataclass(frozen=True, kw_only=True)
+class FitSettings:
+    """What to fit on, the vocabulary, the recipe, and where the lens goes."""
+
+    data: dict[str, str]
+    """texts, embeddings, paired, dev_texts, dev_embeddings, dev_paired, encoder, output: those given."""
+    vocabulary: VocabularyConfig
+    """How the vocabulary is chosen."""
+    train: TrainConfig
+    """The recipe."""
+
+    @classmethod
+    def from_mapping(cls, values: Mapping[str, Any]) -> FitSettings:
+        """Check and sort flat settings. Numbers may arrive as strings (`1e-4` is one in YAML).
+
+        Raises:
+            InputError: an unknown name, or a value of the wrong type or out of range.
+        """
+        names = {*DATA, *TOKENISER, *VOCABULARY, *TrainConfig.__dataclass_fields__}
+        unknown = sorted(set(values) - names)
+        if unknown:
+            raise InputError(
+                f"expected settings out of {', '.join(sorted(names))}; found {', '.join(map(str, unknown))}"
+            )
+        given = {name: value for name, value in values.items() if value is not None or name == "vocab_size"}
+        data = {name: str(given[name]) for name in DATA if name in given}
+        cut: dict[str, Any] = {}
+        for name, field in zip(TOKENISER, ("mode", "lowercase", "strip_accents", "min_length"), strict=True):
+            if name in given:
+                cut[field] = _convert(name, given[name], get_type_hints(Tokeniser)[field])
+        chosen: dict[str, Any] = {}
+        for name, field in zip(VOCABULARY, ("size", "min_df", "max_df", "ngram_range"), strict=True):
+            if name in given:
+                chosen[field] = _convert(name, given[name], get_type_hints(VocabularyConfig)[field])
+        hints = get_type_hints(TrainConfig)
+        train = {
+            name: _convert(name, value, hints[name])
+            for name, value in given.items()
+            if name in TrainConfig.__dataclass_fields__
+        }
+        return cls(
+            data=data,
+            vocabulary=VocabularyConfig(**chosen, tokeniser=Tokeniser.from_json(cut)),
+            train=TrainConfig.from_recipe(train.pop("recipe", "default"), **train),
+        )
+
+
+def _convert(name: str, value: Any, hint: Any) -> Any:
+    """Return `value` as the type that `hint` names, if a string or a whole number can be read as one."""
+    options = get_args(hint) or (hint,)
+    kinds = {option for option in options if isinstance(option, type)}
+    if hint == tuple[int, int]:
+        if isinstance(value, list | tuple) and len(value) == 2 and all(isinstance(n, int) for n in value):
+            return tuple(value)
+        raise InputError(f"expected {name} as two whole numbers such as [1, 2], found {value!r}")
+    if isinstance(value, str):
+        for kind in (int, float):
+            if kind in kinds:
+                try:
+                    return kind(value)
+                except ValueError:
+                    continue
+        if value.lower() in ("none", "null", "all") and type(None) in kinds:
+            return None
+        return value
+    if isinstance(value, int) and not isinstance(value, bool) and float in kinds and int not in kinds:
+        return float(value)
+    return value
+
+
+def parse_override(text: str) -> tuple[str, Any]:
+    """Return name and value of one `key=value` of the command line; the value is read as YAML.
+
+    Raises:
+        InputError: no `=`, no name, or no YAML.
+    """
+    import yaml
+
+    name, separator, value = text.partition("=")
+    if not separator or not name:
+        raise InputError(f"expected key=value, found {text!r}")
+    try:
+        return name.strip().replace("-", "_"), yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise InputError(f"expected a YAML value for {name}, found {value!r}") from error
+
+
+def read_yaml(path: str | Path) -> dict[str, Any]:
+    """Read a YAML mapping; no tags that would build objects.
+
+    Raises:
+        InputError: the file is missing, no YAML, or no mapping.
+    """
+    import yaml
+
+    path = Path(path)
+    try:
+        value = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise InputError(f"expected a YAML file at {path}, found none: check the path") from error
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise InputError(f"expected YAML in {path}, found something else ({reason})") from error
+    if not isinstance(value, dict):
+        raise InputError(f"expected a mapping of settings in {path}, found {type(value).__name__}")
+    return {str(key): item for key, item in value.items()}
