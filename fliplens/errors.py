@@ -3,7 +3,7 @@
 ```
 FliplensError                the work failed                     exit status 1
 ├── MissingExtraError        an optional dependency is absent    exit status 1
-└── InputError               the call or its input is wrong      exit status 2
+└── InputError (ValueError)  the call or its input is wrong      exit status 2
     └── EmbeddingSpaceError  vectors and lens do not fit together
 
 FliplensWarning              worth telling, not worth stopping for
@@ -39,7 +39,7 @@ class MissingExtraError(FliplensError):
         super().__init__(f"{needed_for} needs an extra that is not installed: pip install 'fliplens[{extra}]'")
 
 
-class InputError(FliplensError):
+class InputError(FliplensError, ValueError):
     """The call, or the data handed in, is wrong: nothing was computed."""
 
     exit_status = 2

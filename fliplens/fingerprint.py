@@ -13,6 +13,12 @@ __all__ = ["Fingerprint"]
 
 CHECKED_ROWS = 2048
 FEW_ROWS = 64
+ALIKE = 0.3
+"""Cosine, or correlation, from which two patterns over dimensions have something in common."""
+MOVED = 0.05
+"""Squared shift of the mean, as a share of the total variance, that is more than noise."""
+STRETCHED = 0.3
+"""Spread of the log ratio of variances that is more than noise."""
 
 
 @dataclass(frozen=True)
@@ -45,22 +51,30 @@ class Fingerprint:
     def difference(self, embeddings: Embeddings) -> str | None:
         """Return in words why `embeddings` look like another encoder's vectors, or None if they do not.
 
-        Lengths are compared for any number of rows, and patterns over dimensions where there are enough rows:
-        another text, language or channel moves the mean and the variances a little, but another encoder's have
-        nothing to do with these. At most CHECKED_ROWS rows, spread over the whole, are read.
+        Lengths are compared for any number of rows; the mean vector and the pattern of variances over dimensions
+        where there are FEW_ROWS or more. Another text, language or channel moves these a little; another
+        encoder's have nothing to do with them. A space whose mean is near zero, or whose variances are all
+        alike, gives no evidence by that statistic, and none is made up. At most CHECKED_ROWS rows, spread over
+        the whole, are read.
         """
         n = len(embeddings)
         if n > CHECKED_ROWS:
             embeddings = embeddings.subset(np.linspace(0, n - 1, CHECKED_ROWS).astype(np.int64))
         found = Fingerprint.of(embeddings)
-        ratio = found.mean_norm / self.mean_norm if self.mean_norm > 0 else float("inf")
+        ratio = found.mean_norm / self.mean_norm if self.mean_norm > 0 else 1.0
         if not 0.5 < ratio < 2.0:
             return f"their mean length is {found.mean_norm:.3g}, the lens was made from {self.mean_norm:.3g}"
-        if len(embeddings) < FEW_ROWS:
+        if n < FEW_ROWS:
             return None
         direction = _cosine(found.mean, self.mean)
-        pattern = _correlation(found.variance, self.variance)
-        if direction < 0.3 and pattern < 0.3:
+        total = float(self.variance.sum())
+        moved = float(((found.mean - self.mean) ** 2).sum()) / total if total > 0 else 0.0
+        logs = [np.log(variance + 1e-12) for variance in (found.variance, self.variance)]
+        pattern = _cosine(*(log - log.mean() for log in logs))
+        stretched = float(np.std(logs[0] - logs[1]))
+        mean_differs = direction < ALIKE and moved > MOVED
+        pattern_differs = pattern < ALIKE and stretched > STRETCHED
+        if (mean_differs and pattern < ALIKE) or (pattern_differs and direction < ALIKE):
             return (
                 f"their mean vector (cosine {direction:.2f}) and variances (correlation {pattern:.2f}) have "
                 "little in common with those the lens was made from"
@@ -71,8 +85,3 @@ class Fingerprint:
 def _cosine(a: NDArray[np.float32], b: NDArray[np.float32]) -> float:
     lengths = float(np.linalg.norm(a) * np.linalg.norm(b))
     return float(a @ b) / lengths if lengths > 0 else 0.0
-
-
-def _correlation(a: NDArray[np.float32], b: NDArray[np.float32]) -> float:
-    """Return the correlation of log variances: a pattern over dimensions, whatever the scale."""
-    return _cosine(*(np.log(v + 1e-12) - np.log(v + 1e-12).mean() for v in (a, b)))

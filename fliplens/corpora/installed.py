@@ -1,8 +1,8 @@
 """English sentences that every machine with Python already has: the documentation of what is installed.
 
 The docstrings of the standard library and of installed packages hold tens of thousands of plain English
-sentences, enough to train and measure a first lens without a download. Files are parsed with `ast` and never
-imported: reading them runs none of their code.
+sentences, enough to train and measure a first lens without a download. Files are read as text and never
+imported: none of their code runs.
 """
 
 from __future__ import annotations
@@ -60,8 +60,8 @@ def installed_sentences(
         max_words: sentences of more words are left out.
         show_progress: show a bar on stderr.
         roots: folders to read instead of the standard library and the installed packages. Symbolic links
-            below a root are not followed; files over 2 MB, files that do not parse and folders named `test`
-            or `tests` are passed over.
+            below a root are not followed; files over 2 MB, files that are not UTF-8 and folders named
+            `test` or `tests` are passed over.
 
     Raises:
         InputError: `n` is negative, the word limits leave nothing, or a root is not a folder.
@@ -72,8 +72,8 @@ def installed_sentences(
         raise InputError(
             f"expected 1 <= min_words <= max_words, found min_words={min_words} and max_words={max_words}"
         )
-    files = _python_files(_installed_roots() if roots is None else roots)
-    files = [path for _, path in sorted((_draw(seed, key), path) for key, path in files)]
+    keyed = _python_files(_installed_roots() if roots is None else roots)
+    files = [path for _, path in sorted((_draw(seed, key), path) for key, path in keyed)]
     wanted = None if n is None else int(n * OVERSAMPLING) + 1
     found = track(
         islice(_distinct_sentences(files, min_words, max_words), wanted),
@@ -298,7 +298,7 @@ def _without_markup(text: str) -> str:
 
 _BOUNDARY = re.compile(r"(?<=[.!?])(?:(?<=\S)|[\"')\]])\s+(?=[\"'(]?[A-Z0-9])")
 _ABBREVIATION = re.compile(
-    r"(?:^|[\s(])(?:e\.?g|i\.?e|cf|vs|viz|al|resp|approx|fig|figs|eq|eqs|sec|ch|chap|no|nos|vol|pp?|ed|eds|"
+    r"(?<![\w.])(?:e\.?g|i\.?e|cf|vs|viz|al|resp|approx|fig|figs|eq|eqs|sec|ch|chap|no|nos|vol|pp?|ed|eds|"
     r"dr|mr|mrs|ms|prof|st|jr|inc|ltd|co|dept|univ|proc|trans|ref|refs|def|thm|incl|max|min|[A-Z])\.$",
     re.IGNORECASE,
 )
@@ -317,8 +317,10 @@ def _split_sentences(text: str) -> Iterator[str]:
 _WORD = re.compile(r"[\"'(]*[A-Za-zÀ-ÿ]+(?:['’/-][A-Za-zÀ-ÿ]+)*[\"')]*[,;:.!?]*[\"')]*")
 _CODE = re.compile(
     r"[\\{}|=<>^$@~`*_#\[\]+&%]|::|->|--|\.\.|://|www\.|\(\)|\w\(|\w\.\w*\.\w|[a-z]\.[A-Za-z]{2}|[a-z][A-Z]|"
-    r"\s[,.;:!?]|\xad|\ufffd"
+    r"\s[,.;:!?/]|\xad|\ufffd"
 )
+_LATIN = re.compile(r"\b(?:e\.g|i\.e)\.,?")
+_LEFT_OPEN = re.compile(r"\b(?:a|an|and|as|by|from|in|of|or|see|the|to|with)[.!?]$|[a-z]{3}\. [a-z]")
 _LABEL = re.compile(r"[\w /'-]{1,30}:\s")
 
 
@@ -329,8 +331,11 @@ def _is_prose(sentence: str, min_words: int, max_words: int) -> bool:
         return False
     if not ("A" <= sentence[0] <= "Z") or sentence[-1] not in ".!?":
         return False
-    # e.g. and i.e. look like dotted names to the pattern; they are prose, unless a sentence was cut there.
-    if _ABBREVIATION.search(sentence) or _CODE.search(re.sub(r"\b(?:e\.g|i\.e)\.", "", sentence)):
+    if _ABBREVIATION.search(sentence) or _LEFT_OPEN.search(sentence):
+        return False  # cut where no sentence ends, or its last word was a citation
+    if ".g." in sentence or ".e." in sentence:
+        words = _LATIN.sub("", sentence).split()  # which the patterns would take for dotted names
+    if _CODE.search(" ".join(words)):
         return False
     if _LABEL.match(sentence) or sentence.count("(") != sentence.count(")") or sentence.count('"') % 2:
         return False

@@ -37,10 +37,11 @@ LABSE_NAME = "sentence-transformers/LaBSE"
 CHUNK = 4096
 """Texts sorted by length together: enough for batches of even length, and few token ids in memory at once."""
 
-TOKENS_A_BATCH = {"cpu": 1024}
-"""Padded tokens that go through the model at once. On a CPU more than fits the caches only gets slower."""
+TOKENS_A_BATCH_CPU = 1024
+"""Tokens, padding included, that go through the model at once: past the processor's caches more is slower."""
 
 TOKENS_A_BATCH_ACCELERATOR = 32_768
+"""The same where there are thousands of cores to keep busy: what 128 texts of 256 tokens come to."""
 
 
 class SentenceTransformersEncoder:
@@ -174,7 +175,7 @@ class SentenceTransformersEncoder:
         """
         order = np.argsort(-lengths, kind="stable")
         device = str(getattr(self.model, "device", "cpu")).partition(":")[0]
-        budget = TOKENS_A_BATCH.get(device, TOKENS_A_BATCH_ACCELERATOR)
+        budget = TOKENS_A_BATCH_CPU if device == "cpu" else TOKENS_A_BATCH_ACCELERATOR
         start = 0
         while start < len(order):
             longest = max(1, int(lengths[order[start]]))
@@ -331,8 +332,8 @@ def _checked(inputs: Sequence[str]) -> list[str]:
                 text.encode("utf-8")
             except UnicodeEncodeError as error:
                 raise InputError(
-                    f"expected texts, found half a character (a lone surrogate) in number {position} of {len(texts)}: "
-                    "decode the source as UTF-8 again"
+                    f"expected texts, found a lone surrogate, half a character, in number {position} of "
+                    f"{len(texts)}: decode the source as UTF-8 again"
                 ) from error
     return texts
 

@@ -1,0 +1,268 @@
+"""Embeddings: rows come out right whatever holds them, and bad files are refused with one clear line."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from toys import ToyEncoder, toy_texts
+
+from fliplens.embeddings import Embeddings, Manifest, as_embeddings, manifest_path, open_embeddings
+from fliplens.encoding import encode_texts
+from fliplens.errors import EmbeddingSpaceError, FliplensError, InputError
+from fliplens.files import read_json, write_json
+
+
+@given(
+    sizes=st.lists(st.integers(0, 5), min_size=1, max_size=5),
+    picks=st.lists(st.integers(0, 10**6), max_size=12),
+    dtype=st.sampled_from(["float16", "float32", "float64", ">f4"]),
+)
+def test_rows_equal_those_of_the_joined_matrix(sizes: list[int], picks: list[int], dtype: str) -> None:
+    random = np.random.default_rng(len(picks))
+    parts = [random.standard_normal((size, 3)).astype(dtype) for size in sizes]
+    whole = np.concatenate(parts).astype(np.float32)
+    embeddings = Embeddings(parts)
+    assert embeddings.shape == whole.shape
+    if not len(whole):
+        return
+    rows = np.array([pick % len(whole) for pick in picks], dtype=np.int64)
+    np.testing.assert_array_equal(embeddings.rows(rows), whole[rows])
+    np.testing.assert_array_equal(np.concatenate([b for _, b in embeddings.blocks(2)]), whole)
+    if len(rows):
+        subset = embeddings.subset(rows)
+        np.testing.assert_array_equal(subset.to_numpy(), whole[rows])
+        np.testing.assert_array_equal(subset.subset(np.array([0])).to_numpy(), whole[rows[:1]])
+        joined = Embeddings.concatenate([embeddings, subset, embeddings])
+        np.testing.assert_array_equal(joined.to_numpy(), np.concatenate([whole, whole[rows], whole]))
+
+
+def test_unit_length_rows() -> None:
+    matrix = np.array([[3.0, 4.0], [0.0, 0.0]], dtype=np.float32)
+    np.testing.assert_allclose(Embeddings([matrix]).normalised().to_numpy(), [[0.6, 0.8], [0, 0]], rtol=1e-6)
+
+
+def test_arrays_and_tensors_are_taken_as_they_are() -> None:
+    matrix = np.ones((2, 3), dtype=np.float32)
+    for value in (matrix, torch.from_numpy(matrix), torch.from_numpy(matrix).bfloat16(), Embeddings([matrix])):
+        np.testing.assert_array_equal(as_embeddings(value).to_numpy(), matrix)
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (np.ones(3), "two dimensions"),
+        (np.ones((2, 3), dtype=np.int64), "float32"),
+        (np.ones((2, 3), dtype=np.longdouble), "float32"),
+        (np.ones((2, 3), dtype=complex), "float32"),
+        (np.ones((0, 3)), "at least one vector"),
+        (np.ones((3, 0)), "at least one vector"),
+        (np.array([["a", {}]], dtype=object), "float32"),
+    ],
+)
+def test_what_is_no_matrix_of_vectors_is_refused(value: Any, message: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=message):
+        as_embeddings(value)
+    np.save(tmp_path / "v.npy", value, allow_pickle=True)
+    with pytest.raises(InputError):
+        open_embeddings(tmp_path / "v.npy")
+
+
+def test_object_arrays_are_never_unpickled(tmp_path: Path) -> None:
+    class Bomb:
+        def __reduce__(self) -> tuple[Any, ...]:
+            return (Path.touch, (tmp_path / "exploded",))
+
+    np.save(tmp_path / "v.npy", np.array([[Bomb()]], dtype=object), allow_pickle=True)
+    with pytest.raises(InputError, match="holds objects"):
+        open_embeddings(tmp_path / "v.npy")
+    assert not (tmp_path / "exploded").exists()
+
+
+def test_files_that_are_missing_empty_truncated_or_foreign_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "v.npy"
+    with pytest.raises(InputError, match="found none"):
+        open_embeddings(path)
+    path.write_bytes(b"")
+    with pytest.raises(InputError, match="empty file"):
+        open_embeddings(path)
+    np.save(path, np.ones((100, 8), dtype=np.float32))
+    whole = path.read_bytes()
+    for length in (5, 60, 127, 130, len(whole) - 1):
+        path.write_bytes(whole[:length])
+        with pytest.raises(InputError, match="truncated"):
+            open_embeddings(path)
+    path.write_bytes(b"PK\x03\x04 this is a zip of sorts")
+    with pytest.raises(InputError, match=r"no \.npy"):
+        open_embeddings(path)
+
+
+def test_bad_rows_are_numbered() -> None:
+    matrix = np.zeros((9000, 2), dtype=np.float32)
+    matrix[3, 1] = np.nan
+    matrix[8500, 0] = -np.inf
+    embeddings = Embeddings([matrix])
+    assert embeddings.bad_rows().tolist() == [3, 8500]
+    with pytest.raises(InputError, match="2 of 9000 rows .*: 3, 8500"):
+        embeddings.check_finite()
+
+
+def test_checks_name_both_sides() -> None:
+    embeddings = Embeddings([np.zeros((4, 2), dtype=np.float32)], name="v.npy")
+    with pytest.raises(EmbeddingSpaceError, match=r"3 dimensions .* found 2 in v\.npy"):
+        embeddings.check_dim(3, made_for="the lens's")
+    with pytest.raises(InputError, match=r"4 vectors in v\.npy and 5 lines in t\.txt"):
+        embeddings.check_rows(5, other="t.txt")
+
+
+# Encoding to disk -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("out", ["vectors.npy", "folder"])
+@pytest.mark.parametrize("dtype", ["float16", "float32"])
+def test_encoded_vectors_are_the_encoders_and_the_manifest_tells(tmp_path: Path, out: str, dtype: str) -> None:
+    texts = toy_texts(25)
+    done = encode_texts(texts, ToyEncoder(), tmp_path / out, dtype=dtype, rows_per_part=10)
+    np.testing.assert_array_equal(done.to_numpy(), ToyEncoder().encode(texts).astype(dtype).astype(np.float32))
+    reopened = open_embeddings(tmp_path / out, verify=True)
+    assert reopened.manifest is not None
+    assert (reopened.manifest.encoder, reopened.manifest.dim, reopened.manifest.dtype) == ("toy", 16, dtype)
+    assert sum(reopened.manifest.rows) == 25
+    assert reopened.manifest.source["rows"] == 25
+    assert not list(tmp_path.glob("*.parts"))
+
+
+class Stops(ToyEncoder):
+    """An encoder that is killed at its third call."""
+
+    def encode(self, inputs: Any, *, show_progress: bool = False) -> Any:
+        if len(self.calls) == 2:
+            raise KeyboardInterrupt
+        return super().encode(inputs)
+
+
+@pytest.mark.parametrize("out", ["vectors.npy", "folder"])
+def test_an_interrupted_job_goes_on_and_encodes_nothing_twice(tmp_path: Path, out: str) -> None:
+    texts = toy_texts(45)
+    with pytest.raises(KeyboardInterrupt):
+        encode_texts(texts, Stops(), tmp_path / out, rows_per_part=10)
+    if out == "folder":
+        with pytest.raises(InputError, match="found 20 of 45 rows"):
+            open_embeddings(tmp_path / out)
+    else:
+        assert not (tmp_path / out).exists()
+    again = ToyEncoder()
+    encode_texts(texts, again, tmp_path / out, rows_per_part=10)
+    assert again.calls == [10, 10, 5]
+    whole = encode_texts(texts, ToyEncoder(), tmp_path / "other.npy", rows_per_part=1000)
+    np.testing.assert_array_equal(open_embeddings(tmp_path / out).to_numpy(), whole.to_numpy())
+    third = ToyEncoder()
+    encode_texts(texts, third, tmp_path / out, rows_per_part=10)
+    assert third.calls == []
+
+
+def test_a_kill_between_the_last_two_steps_of_a_single_file_is_mended(tmp_path: Path) -> None:
+    texts = toy_texts(12)
+    out = tmp_path / "v.npy"
+    encode_texts(texts, ToyEncoder(), out, rows_per_part=5)
+    # As if killed after the shards were done and the manifest written, before the file had its name.
+    encode_texts(texts, ToyEncoder(), tmp_path / "v.npy.parts", rows_per_part=5)
+    out.unlink()
+    again = ToyEncoder()
+    encode_texts(texts, again, out, rows_per_part=5)
+    assert again.calls == []
+    assert len(open_embeddings(out, verify=True)) == 12
+
+
+def test_a_damaged_shard_is_made_again(tmp_path: Path) -> None:
+    texts = toy_texts(25)
+    with pytest.raises(KeyboardInterrupt):
+        encode_texts(texts, Stops(), tmp_path / "f", rows_per_part=10)
+    part = tmp_path / "f" / "part-00001.npy"
+    part.write_bytes(part.read_bytes()[:-4])
+    again = ToyEncoder()
+    done = encode_texts(texts, again, tmp_path / "f", rows_per_part=10)
+    assert again.calls == [10, 5]
+    np.testing.assert_array_equal(done.to_numpy(), ToyEncoder().encode(texts))
+
+
+@pytest.mark.parametrize("out", ["v.npy", "f"])
+def test_another_jobs_output_is_not_replaced_unasked(tmp_path: Path, out: str) -> None:
+    encode_texts(toy_texts(5), ToyEncoder(), tmp_path / out)
+    with pytest.raises(InputError, match="--overwrite"):
+        encode_texts(toy_texts(6), ToyEncoder(), tmp_path / out)
+    assert len(encode_texts(toy_texts(6), ToyEncoder(), tmp_path / out, overwrite=True)) == 6
+    (tmp_path / "foreign").mkdir()
+    (tmp_path / "foreign" / "thesis.txt").write_text("years of work")
+    for overwrite in (False, True):
+        with pytest.raises(InputError):
+            encode_texts(toy_texts(5), ToyEncoder(), tmp_path / "foreign", overwrite=overwrite)
+
+
+def test_an_encoder_that_misbehaves_is_reported(tmp_path: Path) -> None:
+    class Short(ToyEncoder):
+        def encode(self, inputs: Any, *, show_progress: bool = False) -> Any:
+            return super().encode(inputs)[:-1]
+
+    class Nan(ToyEncoder):
+        def encode(self, inputs: Any, *, show_progress: bool = False) -> Any:
+            vectors = super().encode(inputs)
+            vectors[3] = np.nan
+            return vectors
+
+    with pytest.raises(FliplensError, match=r"expected 5 vectors .* found shape \(4, 16\)"):
+        encode_texts(toy_texts(5), Short(), tmp_path / "a.npy")
+    with pytest.raises(FliplensError, match="for row 3 of texts"):
+        encode_texts(toy_texts(5), Nan(), tmp_path / "b.npy")
+    with pytest.raises(InputError, match="found none"):
+        encode_texts([], ToyEncoder(), tmp_path / "c.npy")
+    with pytest.raises(InputError, match="expected dtype"):
+        encode_texts(toy_texts(5), ToyEncoder(), tmp_path / "d.npy", dtype="int8")
+
+
+def test_a_manifest_that_lies_is_refused(tmp_path: Path) -> None:
+    encode_texts(toy_texts(25), ToyEncoder(), tmp_path / "f", rows_per_part=10)
+    path = tmp_path / "f" / "manifest.json"
+    good = Manifest.load(path)
+    cases: list[tuple[dict[str, Any], str]] = [
+        ({"format_version": 99}, "newer FLiPLens"),
+        ({"format_version": "1"}, "format_version"),
+        ({"dim": 0}, "expected dim"),
+        ({"dtype": "int8"}, "expected dim"),
+        ({"rows": [10, 10]}, "lists of one length"),
+        ({"rows": [10, 10, 6]}, "expected 6 × 16"),
+        ({"dtype": "float16"}, "float16"),
+        ({"rows": [], "sha256": []}, "without parts"),
+    ]
+    for change, message in cases:
+        write_json(path, {**good.to_json(), **change})
+        with pytest.raises(InputError, match=message):
+            open_embeddings(tmp_path / "f")
+    write_json(path, {"format_version": 1})
+    with pytest.raises(InputError, match="missing"):
+        open_embeddings(tmp_path / "f")
+    write_json(path, dataclasses.replace(good, sha256=["0" * 64] * 3).to_json())
+    assert len(open_embeddings(tmp_path / "f")) == 25
+    with pytest.raises(InputError, match="sha256"):
+        open_embeddings(tmp_path / "f", verify=True)
+    path.unlink()
+    with pytest.raises(InputError, match=r"manifest\.json"):
+        open_embeddings(tmp_path / "f")
+
+
+def test_a_single_file_and_its_manifest_must_agree(tmp_path: Path) -> None:
+    encode_texts(toy_texts(5), ToyEncoder(), tmp_path / "v.npy")
+    beside = manifest_path(tmp_path / "v.npy")
+    write_json(beside, {**read_json(beside), "rows": [6]})
+    with pytest.raises(InputError, match="expected the 6 × 16"):
+        open_embeddings(tmp_path / "v.npy")
+    beside.unlink()
+    assert len(open_embeddings(tmp_path / "v.npy")) == 5
+    with pytest.raises(InputError, match="to verify against"):
+        open_embeddings(tmp_path / "v.npy", verify=True)
