@@ -196,7 +196,7 @@ def _corpus(folder: Path, sentences: int, seed: int, *, overwrite: bool, show_pr
     check_free(folder, marker=MARKER, overwrite=overwrite)
     if sentences < 200:
         raise InputError(f"expected at least 200 sentences for a demo that means anything, found {sentences}")
-    sample = installed_sentences(sentences, seed=seed, show_progress=show_progress)
+    sample = installed_sentences(sentences, seed=seed, show_progress=show_progress, processes=2)
     if len(sample) < 200:
         raise InputError(
             f"expected at least 200 sentences in the installed documentation, found {len(sample)}: "

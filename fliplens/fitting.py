@@ -233,12 +233,13 @@ def _hold_out(rows: Rows, seed: int) -> tuple[Rows, Rows | None]:
         return rows, None
     _, group = np.unique(np.asarray(rows.texts, dtype=object).astype(str), return_inverse=True)
     order = np.random.default_rng(seed).permutation(group.max() + 1)
-    sizes = np.bincount(group)[order]
-    # Whole groups, in random order, until the share is reached; never all of them.
-    taken = int(np.searchsorted(np.cumsum(sizes), wanted, side="right")) or 1
-    if taken >= len(order):
+    sizes = np.bincount(group)
+    # Whole groups, in random order, until the share is reached; a text that fills it alone is never held out.
+    order = order[sizes[order] <= wanted]
+    taken = order[: int(np.searchsorted(np.cumsum(sizes[order]), wanted, side="right"))]
+    if not len(taken):
         return rows, None
-    held = np.isin(group, order[:taken])
+    held = np.isin(group, taken)
     return rows.subset(np.flatnonzero(~held)), rows.subset(np.flatnonzero(held))
 
 

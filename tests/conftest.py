@@ -7,6 +7,10 @@ from pathlib import Path
 
 import hypothesis
 import pytest
+import torch
+
+# The toys are too small to share between threads: waking a second one costs more than it does.
+torch.set_num_threads(1)
 
 # How long one example takes says more about the machine than about the code.
 hypothesis.settings.register_profile("fliplens", deadline=None)

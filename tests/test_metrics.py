@@ -54,9 +54,7 @@ def test_hits_and_accuracy_equal_sets(case: tuple[np.ndarray, list[set[int]], in
 
 
 @given(ranked_and_known(), st.integers(1, 12), st.integers(0, 3))
-def test_precision_recall_f1_equal_sets(
-    case: tuple[np.ndarray, list[set[int]], int], n: int, unknown: int
-) -> None:
+def test_precision_recall_f1_equal_sets(case: tuple[np.ndarray, list[set[int]], int], n: int, unknown: int) -> None:
     top, known, V = case
     n = min(n, V)
     sizes = np.array([len(words) for words in known])

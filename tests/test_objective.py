@@ -96,7 +96,10 @@ def test_gradients_equal_finite_differences_of_the_loss(seed: int, n: int, V: in
             moved[index][place] += sign * step
             values.append(
                 dense_loss_and_gradients(
-                    *moved, embeddings.double().numpy(), counts, weights.double().numpy()  # type: ignore[arg-type]
+                    *moved,
+                    embeddings.double().numpy(),
+                    counts,
+                    weights.double().numpy(),  # type: ignore[arg-type]
                 )[0]
             )
         assert float(gradient[place]) == pytest.approx((values[0] - values[1]) / (2 * step), abs=2e-3, rel=2e-3)

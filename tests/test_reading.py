@@ -42,6 +42,4 @@ def test_score_blocks_cover_every_row_once_within_their_memory() -> None:
         blocks += 1
     assert blocks == 11
     np.testing.assert_allclose(out, embeddings @ E2.numpy().T @ E1.numpy().T, rtol=1e-4, atol=1e-5)
-    assert all(
-        len(block) <= 4 for _, block in score_blocks(Embeddings([embeddings]), factors, most_rows=4)
-    )
+    assert all(len(block) <= 4 for _, block in score_blocks(Embeddings([embeddings]), factors, most_rows=4))

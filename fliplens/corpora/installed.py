@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import ast
 import hashlib
-import inspect
 import os
 import re
 import site
 import sysconfig
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
@@ -30,7 +31,10 @@ LARGEST_FILE = 2 * 1024 * 1024
 SKIPPED_FOLDERS = frozenset({"test", "tests", "__pycache__", "site-packages", "dist-packages", "lib-dynload"})
 """Tests hold no prose; the package folders are roots of their own; the rest hold no source."""
 
-OVERSAMPLING = 1.5
+FILES_A_TASK = 32
+"""Files a process takes at a time."""
+
+OVERSAMPLING = 1.1
 """Sentences gathered for each one wanted, so that a sample is not simply the first files read."""
 
 
@@ -42,6 +46,7 @@ def installed_sentences(
     max_words: int = 20,
     show_progress: bool = False,
     roots: Sequence[Path] | None = None,
+    processes: int = 1,
 ) -> list[str]:
     """Return clean English sentences from the docstrings of the Python code installed on this machine.
 
@@ -50,8 +55,8 @@ def installed_sentences(
     letter at the start, an end mark, mostly words) is kept once, whatever its case.
 
     The same files and the same seed give the same list in the same order, wherever the files are. Files are
-    read in an order drawn from the seed and their paths relative to the roots, and reading stops when half as
-    many sentences again as were asked for are at hand: a sample costs a part of the whole.
+    read in an order drawn from the seed and their paths relative to the roots, and reading stops when a tenth
+    more sentences than were asked for are at hand: a sample costs a part of the whole.
 
     Args:
         n: how many sentences; None for all there are. Fewer come back if the documentation holds fewer.
@@ -60,8 +65,10 @@ def installed_sentences(
         max_words: sentences of more words are left out.
         show_progress: show a bar on stderr.
         roots: folders to read instead of the standard library and the installed packages. Symbolic links
-            below a root are not followed; files over 2 MB, files that are not UTF-8 and folders named
-            `test` or `tests` are passed over.
+            below a root are not followed; files over 2 MB, files that do not parse and folders named `test`
+            or `tests` are passed over.
+        processes: how many parse at once; the result is the same. More than one is started by `spawn`, which
+            needs a main module that is safe to import.
 
     Raises:
         InputError: `n` is negative, the word limits leave nothing, or a root is not a folder.
@@ -76,7 +83,7 @@ def installed_sentences(
     files = [path for _, path in sorted((_draw(seed, key), path) for key, path in keyed)]
     wanted = None if n is None else int(n * OVERSAMPLING) + 1
     found = track(
-        islice(_distinct_sentences(files, min_words, max_words), wanted),
+        islice(_distinct_sentences(files, min_words, max_words, processes), wanted),
         what="read documentation",
         total=wanted,
         unit="sentences",
@@ -116,84 +123,70 @@ def _draw(seed: int, key: str) -> bytes:
     return hashlib.blake2b(text, digest_size=16).digest()
 
 
-def _distinct_sentences(files: Iterable[Path], min_words: int, max_words: int) -> Iterator[str]:
-    """Yield the clean sentences of the files' docstrings, each once."""
+def _distinct_sentences(files: Iterable[Path], min_words: int, max_words: int, processes: int) -> Iterator[str]:
+    """Yield the clean sentences of the files' docstrings, each once, in the order of the files."""
+    read = partial(_sentences_of_file, min_words=min_words, max_words=max_words)
     seen: set[str] = set()
-    for path in files:
-        for docstring in _docstrings(path):
-            for paragraph in _paragraphs(docstring):
-                for sentence in _split_sentences(_without_markup(paragraph)):
-                    key = sentence.lower()
-                    if key not in seen and _is_prose(sentence, min_words, max_words):
-                        seen.add(key)
-                        yield sentence
+    with ExitStack() as stack:
+        found: Iterable[list[str]]
+        if processes > 1:
+            # Imported here: only who asks for processes pays for it.
+            from concurrent.futures import ProcessPoolExecutor
+            from multiprocessing import get_context
+
+            pool = ProcessPoolExecutor(processes, mp_context=get_context("spawn"))
+            stack.callback(pool.shutdown, wait=True, cancel_futures=True)
+            found = pool.map(read, files, chunksize=FILES_A_TASK)
+        else:
+            found = map(read, files)
+        for sentences in found:
+            for sentence in sentences:
+                key = sentence.lower()
+                if key not in seen:
+                    seen.add(key)
+                    yield sentence
+
+
+def _sentences_of_file(path: Path, min_words: int, max_words: int) -> list[str]:
+    """Return the clean sentences of one file's docstrings."""
+    return [
+        sentence
+        for docstring in _docstrings(path)
+        for paragraph in _paragraphs(docstring)
+        for sentence in _split_sentences(_without_markup(paragraph))
+        if _is_prose(sentence, min_words, max_words)
+    ]
 
 
 # --- files to docstrings ---------------------------------------------------------------------------------------
 
-# Parsing whole files finds the same docstrings many times slower, because most of a file is code that nobody
-# asked about. A match is everything up to a triple-quoted string and the string itself: comments and ordinary
-# strings are read on the way, so that quotes inside them open nothing.
-_TRIPLE_QUOTED = re.compile(
-    r"""
-    (?: [^"'\#]++ | \#[^\n]*+
-      | "(?!"")(?:[^"\\\n]++|\\.)*+(?:"|(?=\n)) | '(?!'')(?:[^'\\\n]++|\\.)*+(?:'|(?=\n))
-    )*+
-    (?P<literal>
-        \"{3} (?P<double>(?:[^"\\]++|\\.|"(?!""))*+) \"{3}
-      | \'{3} (?P<single>(?:[^'\\]++|\\.|'(?!''))*+) \'{3}
-      | \Z | .  # without these, each position after the last string would be tried in turn
-    )
-    """,
-    re.VERBOSE | re.DOTALL,
-)
-_LINE_START = re.compile(r"[ \t]*([rRuU]?)")
-_STATEMENT_END = re.compile(r"[ \t]*(?:[\n;#]|\Z)")
-_BLOCK_OPENS = re.compile(r":[ \t]*(?:#.*)?$")
-
 
 def _docstrings(path: Path) -> Iterator[str]:
-    """Yield the triple-quoted docstrings of one file in the order of the source, none if it cannot be read."""
+    """Yield the docstrings of one file in the order of the source, none if it cannot be read or parsed."""
     try:
         if path.stat().st_size > LARGEST_FILE:
             return
-        source = path.read_bytes().decode("utf-8-sig").replace("\r\n", "\n")
-    except (OSError, UnicodeDecodeError):
-        return
-    for match in _TRIPLE_QUOTED.finditer(source):
-        text = match["double"] or match["single"]
-        if not text:
-            continue
-        start, end = match.span("literal")
-        line = source.rfind("\n", 0, start) + 1
-        # A docstring is a statement of its own, and the first one of the file or of a block.
-        prefix = _LINE_START.fullmatch(source, line, start)
-        if prefix and _STATEMENT_END.match(source, end) and _at_block_start(source, line):
-            if "\\" in text and prefix[1] not in ("r", "R"):
-                text = _evaluated(match["literal"])
-            yield inspect.cleandoc(text)
-
-
-def _at_block_start(source: str, line: int) -> bool:
-    """Tell whether a statement at offset `line` is the first of a block or of the file."""
-    while line > 0:
-        before = source.rfind("\n", 0, line - 1) + 1
-        text = source[before : line - 1].strip()
-        if text and text[0] != "#":
-            return _BLOCK_OPENS.search(text) is not None
-        line = before
-    return True
-
-
-def _evaluated(literal: str) -> str:
-    """Return what a string literal with escapes means, "" if it is none."""
-    try:
+        source = path.read_bytes()
+        if b'"""' not in source and b"'''" not in source:
+            return  # a docstring of a whole sentence in single quotes is too rare to parse a file for
         with warnings.catch_warnings():
             # Old code is full of invalid escapes; they are its author's concern.
             warnings.simplefilter("ignore")
-            return str(ast.literal_eval(literal))
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return ""
+            tree = ast.parse(source)
+    except (OSError, SyntaxError, ValueError, RecursionError, MemoryError):
+        return
+    pending: list[ast.AST] = [tree]
+    while pending:
+        node = pending.pop()
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            docstring = ast.get_docstring(node)
+            if docstring:
+                yield docstring
+        # Only statements can hold definitions: leaving expressions out makes the walk many times shorter.
+        for block in ("finalbody", "orelse", "handlers", "body"):
+            statements = getattr(node, block, None)
+            if isinstance(statements, list):  # a lambda's body is an expression
+                pending.extend(reversed(statements))
 
 
 # --- docstrings to paragraphs ----------------------------------------------------------------------------------
