@@ -177,7 +177,7 @@ class _LazyEncoder:
         return self.get().dim
 
     modality = "text"
-    language = None
+    language = "en"
     normalised = True
 
     def encode(self, inputs: Sequence[str], *, show_progress: bool = False) -> NDArray[np.float32]:

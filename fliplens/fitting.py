@@ -127,6 +127,7 @@ def fit(
     vocabulary: Vocabulary | VocabularyConfig | None = None,
     encoder: Encoder | str | None = None,
     config: TrainConfig | None = None,
+    hold_out: float = HELD_OUT_SHARE,
     drop_bad_rows: bool = False,
     device: str = "auto",
     show_progress: bool = False,
@@ -137,8 +138,7 @@ def fit(
         texts: n sentences, or the path of a file with one a line.
         embeddings: their vectors (n, d): an array, a tensor, or a path.
         paired: vectors (n, d) of a second view of the same sentences (speech, another language).
-        dev_texts: sentences to stop on; without them a seeded share of the rows is held out, identical texts
-            together.
+        dev_texts: sentences to stop on; without them `hold_out` of the rows serve.
         dev_embeddings: their vectors.
         dev_paired: their second view; needed where `paired` is given.
         vocabulary: the words to read, or how to choose them from the training rows.
@@ -146,6 +146,8 @@ def fit(
             text; and, unless another anchor is asked for, asked for the vectors of the vocabulary's words. By
             default what the embeddings' manifest says.
         config: the recipe; `TrainConfig()` by default.
+        hold_out: share of the rows, 0..0.5, held out to stop on where no dev data is given: a seeded draw,
+            identical texts together, at most 4,000 rows. 0 trains on every row to the last pass.
         drop_bad_rows: go on without rows that hold NaN or infinite values, instead of refusing them.
         device: auto, cpu, cuda or mps.
         show_progress: bars on stderr.
@@ -159,6 +161,8 @@ def fit(
     """
     config = config or TrainConfig()
     where = resolve_device(device)
+    if not 0 <= hold_out <= 0.5:
+        raise InputError(f"expected hold_out from 0 to 0.5, found {hold_out}")
     rows, n_dropped = Rows.of(texts, embeddings, paired, "training").finite(drop=drop_bad_rows)
     dev = _dev_rows(dev_texts, dev_embeddings, dev_paired, paired is not None)
     if dev is not None:
@@ -168,7 +172,7 @@ def fit(
     maker, spec = _encoder(encoder, rows.primary, config, device)
     n_given = len(rows.texts)
     if dev is None:
-        rows, dev = _hold_out(rows, config.seed)
+        rows, dev = _hold_out(rows, config.seed, hold_out)
     if not isinstance(vocabulary, Vocabulary):
         vocabulary = (vocabulary or VocabularyConfig()).build(rows.texts, show_progress=show_progress)
     counts = vocabulary.counts(rows.texts, show_progress=show_progress)
@@ -222,13 +226,13 @@ def _dev_rows(
     return Rows.of(texts, primary, paired, "dev")
 
 
-def _hold_out(rows: Rows, seed: int) -> tuple[Rows, Rows | None]:
+def _hold_out(rows: Rows, seed: int, share: float = HELD_OUT_SHARE) -> tuple[Rows, Rows | None]:
     """Split off a seeded share of the rows to stop on; rows of identical text stay on one side.
 
     Too few rows to learn anything from a held-out share are all trained on.
     """
     n = len(rows.texts)
-    wanted = min(HELD_OUT_MOST, int(n * HELD_OUT_SHARE))
+    wanted = min(HELD_OUT_MOST, int(n * share))
     if wanted < HELD_OUT_LEAST:
         return rows, None
     _, group = np.unique(np.asarray(rows.texts, dtype=object).astype(str), return_inverse=True)

@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
 from fliplens.errors import InputError
-from fliplens.fitting import VocabularyConfig
+from fliplens.fitting import HELD_OUT_SHARE, VocabularyConfig
 from fliplens.recipes import TrainConfig
 from fliplens.tokenisation import Tokeniser
 
 __all__ = ["FitSettings", "parse_override", "read_yaml"]
 
 DATA = ("texts", "embeddings", "paired", "dev_texts", "dev_embeddings", "dev_paired", "encoder", "output")
+HOLD_OUT = "hold_out"
 TOKENISER = ("tokeniser", "lowercase", "strip_accents", "min_length")
 VOCABULARY = ("vocab_size", "min_df", "max_df", "ngram_range")
 
@@ -29,6 +30,8 @@ class FitSettings:
     """How the vocabulary is chosen."""
     train: TrainConfig
     """The recipe."""
+    hold_out: float
+    """Share of the rows to stop on where no dev data is given."""
 
     @classmethod
     def from_mapping(cls, values: Mapping[str, Any]) -> FitSettings:
@@ -37,7 +40,7 @@ class FitSettings:
         Raises:
             InputError: an unknown name, or a value of the wrong type or out of range.
         """
-        names = {*DATA, *TOKENISER, *VOCABULARY, *TrainConfig.__dataclass_fields__}
+        names = {*DATA, HOLD_OUT, *TOKENISER, *VOCABULARY, *TrainConfig.__dataclass_fields__}
         unknown = sorted(set(values) - names)
         if unknown:
             raise InputError(
@@ -63,7 +66,15 @@ class FitSettings:
             data=data,
             vocabulary=VocabularyConfig(**chosen, tokeniser=Tokeniser.from_json(cut)),
             train=TrainConfig.from_recipe(train.pop("recipe", "default"), **train),
+            hold_out=_share(given.get(HOLD_OUT, HELD_OUT_SHARE)),
         )
+
+
+def _share(value: Any) -> float:
+    try:
+        return float(value)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"expected {HOLD_OUT} to be a share from 0 to 0.5, found {value!r}") from error
 
 
 def _convert(name: str, value: Any, hint: Any) -> Any:

@@ -45,7 +45,8 @@ def test_rows_equal_those_of_the_joined_matrix(sizes: list[int], picks: list[int
 
 def test_unit_length_rows() -> None:
     matrix = np.array([[3.0, 4.0], [0.0, 0.0]], dtype=np.float32)
-    np.testing.assert_allclose(Embeddings([matrix]).normalised().to_numpy(), [[0.6, 0.8], [0, 0]], rtol=1e-6)
+    expected = np.array([[0.6, 0.8], [0.0, 0.0]], dtype=np.float32)
+    np.testing.assert_allclose(Embeddings([matrix]).normalised().to_numpy(), expected, rtol=1e-6)
 
 
 def test_arrays_and_tensors_are_taken_as_they_are() -> None:

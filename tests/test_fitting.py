@@ -87,6 +87,10 @@ def test_few_rows_are_all_trained_on() -> None:
     lens = fit(texts, vectors, config=FAST)
     assert lens.config["data"]["dev_rows"] == 0
     assert "metrics" not in lens.config
+    more, more_vectors = toy_corpus(600)
+    assert fit(more, more_vectors, config=FAST, hold_out=0).config["data"]["rows_trained"] == 600
+    with pytest.raises(InputError, match="hold_out"):
+        fit(more, more_vectors, hold_out=0.9)
     one_text = Rows(["same"] * 500, Embeddings([np.zeros((500, 1), np.float32)]), None)
     assert _hold_out(one_text, 0) == (one_text, None)
 
@@ -94,9 +98,7 @@ def test_few_rows_are_all_trained_on() -> None:
 def test_the_vocabulary_comes_from_training_rows_only() -> None:
     texts, vectors = toy_corpus(300)
     dev_texts = ["xylophone " + text for text in toy_texts(50, seed=5)]
-    lens = fit(
-        texts, vectors, dev_texts=dev_texts, dev_embeddings=ToyEncoder().encode(dev_texts), config=FAST
-    )
+    lens = fit(texts, vectors, dev_texts=dev_texts, dev_embeddings=ToyEncoder().encode(dev_texts), config=FAST)
     assert "xylophone" not in lens.vocabulary
     assert set(lens.vocabulary.words) == set(WORDS)
     small = fit(texts, vectors, vocabulary=VocabularyConfig(size=7), config=FAST)
@@ -131,15 +133,11 @@ def test_two_views_train_one_lens() -> None:
     texts, clean = toy_corpus(600)
     noisy = ToyEncoder(noise=0.1).encode(texts)
     dev = toy_texts(200, seed=3)
-    views = {"dev_texts": dev, "dev_embeddings": ToyEncoder().encode(dev)}
-    lens = fit(
-        texts, clean, paired=noisy, dev_paired=ToyEncoder(noise=0.1).encode(dev), config=FAST, **views
-    )
+    views: dict[str, Any] = {"dev_texts": dev, "dev_embeddings": ToyEncoder().encode(dev)}
+    lens = fit(texts, clean, paired=noisy, dev_paired=ToyEncoder(noise=0.1).encode(dev), config=FAST, **views)
     assert set(lens.config["metrics"]["dev"]["views"]) == {"primary", "paired"}
     alone = fit(texts, clean, config=FAST, **views)
-    found = [
-        evaluate(one, dev, ToyEncoder(noise=0.1).encode(dev)).accuracy.with_prior.mean for one in (lens, alone)
-    ]
+    found = [evaluate(one, dev, ToyEncoder(noise=0.1).encode(dev)).accuracy.with_prior.mean for one in (lens, alone)]
     assert found[0] > found[1] - 0.02
     with pytest.raises(InputError, match="--dev-paired"):
         fit(texts, clean, paired=noisy, config=FAST, **views)

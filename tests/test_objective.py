@@ -94,14 +94,9 @@ def test_gradients_equal_finite_differences_of_the_loss(seed: int, n: int, V: in
         for sign in (1, -1):
             moved = [array.copy() for array in arrays]
             moved[index][place] += sign * step
-            values.append(
-                dense_loss_and_gradients(
-                    *moved,
-                    embeddings.double().numpy(),
-                    counts,
-                    weights.double().numpy(),  # type: ignore[arg-type]
-                )[0]
-            )
+            first, second, third = moved
+            rows, masses = embeddings.double().numpy(), weights.double().numpy()
+            values.append(dense_loss_and_gradients(first, second, third, rows, counts, masses)[0])
         assert float(gradient[place]) == pytest.approx((values[0] - values[1]) / (2 * step), abs=2e-3, rel=2e-3)
 
 
@@ -151,7 +146,7 @@ def test_a_block_never_exceeds_its_bytes() -> None:
 def test_soft_threshold_is_the_proximal_operator_of_l1(values: list[float], threshold: float) -> None:
     weights = torch.tensor(values)
     shrunk = soft_threshold_(weights.clone(), threshold)
-    expected = np.sign(values) * np.maximum(np.abs(np.float32(values)) - np.float32(threshold), 0)
+    expected = np.sign(values) * np.maximum(np.abs(np.asarray(values, np.float32)) - np.float32(threshold), 0)
     np.testing.assert_allclose(shrunk.numpy(), expected, atol=1e-6)
     assert bool((shrunk[torch.tensor(values).abs() <= threshold] == 0).all())
 

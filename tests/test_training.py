@@ -239,7 +239,7 @@ def test_bfloat16_trains_to_the_same_score() -> None:
     dev, _ = views(200, seed=9)
     scores = []
     for precision in ("float32", "bfloat16"):
-        config = TrainConfig(passes=4, batch_size=64, precision=precision)  # type: ignore[arg-type]
+        config = TrainConfig(passes=4, batch_size=64, precision=precision)
         result = train(data, config, dev=dev, word_vectors=word_vectors(vocabulary))
         assert result.precision == precision
         scores.append(result.history[-1].dev or 0)
@@ -265,7 +265,7 @@ def test_wrong_calls_are_refused() -> None:
     with pytest.raises(InputError, match="not the one that made"):
         train(data, TrainConfig(), word_vectors=word_vectors(vocabulary)[:, :8])
     with pytest.raises(InputError, match="none in any row"):
-        train(Views(csr_matrix(data.counts.shape, dtype=np.float32), data.primary), TrainConfig())
+        train(Views(csr_matrix(np.zeros(data.counts.shape, dtype=np.float32)), data.primary), TrainConfig())
     alike = Embeddings([np.ones((60, 16), dtype=np.float32)])
     with pytest.raises(InputError, match="all alike"):
         train(Views(data.counts, alike), TrainConfig())

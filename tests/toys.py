@@ -7,10 +7,11 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-WORDS = (
-    "river stone cloud winter garden candle paper silver window summer bridge harbour lantern meadow orchard "
-    "thunder velvet whisper anchor basket copper feather granite hollow island jungle kettle ladder marble needle"
-).split()
+WORDS = tuple(
+    "river stone cloud winter garden candle paper silver window summer bridge harbour lantern meadow orchard "  # noqa: SIM905
+    "thunder velvet whisper anchor basket copper feather granite hollow island jungle kettle ladder marble "
+    "needle".split()
+)
 DIM = 16
 
 
@@ -43,7 +44,8 @@ class ToyEncoder:
     @staticmethod
     def _word(word: str) -> NDArray[np.float64]:
         seed = int.from_bytes(word.encode("utf-8")[:16].ljust(16, b"\0"), "little")
-        return np.random.default_rng(seed).standard_normal(DIM) / DIM**0.5
+        vector: NDArray[np.float64] = np.random.default_rng(seed).standard_normal(DIM) / DIM**0.5
+        return vector
 
 
 def toy_texts(n: int, *, seed: int = 0) -> list[str]:

@@ -12,6 +12,7 @@ import sys
 import warnings
 from collections.abc import Sequence
 from types import FrameType
+from typing import TextIO
 
 from fliplens.errors import FliplensError
 
@@ -25,7 +26,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parse(argv)
     signal.signal(signal.SIGTERM, _stop)
     with warnings.catch_warnings():
-        warnings.showwarning = _show_warning  # one line, without the source line that caused it
+        # One line each, without the source line that caused it.
+        warnings.showwarning = _show_warning  # type: ignore[assignment]
         try:
             status: int = args.run(args)
             sys.stdout.flush()
@@ -55,5 +57,12 @@ def _stop(_number: int, _frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
 
-def _show_warning(message: Warning | str, *_where: object) -> None:
+def _show_warning(
+    message: Warning | str,
+    _category: type[Warning],
+    _filename: str,
+    _lineno: int,
+    _file: TextIO | None = None,
+    _line: str | None = None,
+) -> None:
     sys.stderr.write(f"fliplens: warning: {' '.join(str(message).split())}\n")

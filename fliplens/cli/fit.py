@@ -79,6 +79,7 @@ def _fit_ours(args: argparse.Namespace, values: dict[str, Any], common: dict[str
         data.pop("embeddings"),
         vocabulary=settings.vocabulary,
         config=settings.train,
+        hold_out=settings.hold_out,
         **{**data, **common},
     )
     return lens, output

@@ -42,26 +42,40 @@ _HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*(?:@\S+)?", re.ASCII)
 class Encoder(Protocol):
     """What every encoder offers."""
 
-    spec: str
-    """What `load_encoder` takes to get this encoder again."""
+    @property
+    def spec(self) -> str:
+        """What `load_encoder` takes to get this encoder again."""
+        ...
 
-    name: str
-    """The Hub id, or the name that people know the model by."""
+    @property
+    def name(self) -> str:
+        """The Hub id, or the name that people know the model by."""
+        ...
 
-    revision: str | None
-    """Which version of the weights: a commit, or `sha256:` and the hash of the weights; None if not known."""
+    @property
+    def revision(self) -> str | None:
+        """Which version of the weights: a commit, or `sha256:` and their hash; None if not known."""
+        ...
 
-    dim: int
-    """d, the size of a vector."""
+    @property
+    def dim(self) -> int:
+        """d, the size of a vector."""
+        ...
 
-    modality: str
-    """What is encoded: "text"."""
+    @property
+    def modality(self) -> str:
+        """What is encoded: "text"."""
+        ...
 
-    language: str | None
-    """The language the model was made for (ISO 639-1); None if several or not known."""
+    @property
+    def language(self) -> str | None:
+        """The language the model was made for (ISO 639-1); None if several or not known."""
+        ...
 
-    normalised: bool
-    """Whether vectors have unit length."""
+    @property
+    def normalised(self) -> bool:
+        """Whether vectors have unit length."""
+        ...
 
     def encode(self, inputs: Sequence[str], *, show_progress: bool = False) -> NDArray[np.float32]:
         """Return one vector for each input, in the order of the inputs.

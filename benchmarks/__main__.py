@@ -1,0 +1,61 @@
+"""`python -m benchmarks [NAME ...] [--case CASE]`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from typing import Any
+
+from benchmarks.registry import RESULTS, Benchmark, benchmarks, data_folder, machine, run_case, work
+
+
+def main() -> int:
+    """Run benchmarks and write their results."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("names", nargs="*", help="which (default: all but the slow ones)")
+    parser.add_argument("--case", action="append", help="only these cases of one benchmark; others keep their result")
+    parser.add_argument("--worker", nargs=3, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.worker:
+        work(*args.worker)
+        return 0
+    known = benchmarks()
+    names = args.names or [name for name, one in known.items() if not one.slow]
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        parser.error(f"expected {', '.join(known)}, found {', '.join(unknown)}")
+    for name in names:
+        benchmark = known[name]
+        if benchmark.needs_data and data_folder() is None:
+            print(f"{name}: skipped, as FLIPLENS_DATA names no folder of real text")
+            continue
+        _run(benchmark, args.case)
+    return 0
+
+
+def _run(benchmark: Benchmark, only: list[str] | None) -> None:
+    path = RESULTS / f"{benchmark.name}.json"
+    earlier = json.loads(path.read_text())["cases"] if only and path.is_file() else {}
+    cases = {case: run_case(benchmark.name, case) for case in benchmark.cases if not only or case in only}
+    document: dict[str, Any] = {
+        "benchmark": benchmark.name,
+        "description": benchmark.description,
+        "machine": machine(),
+        "cases": {**earlier, **cases},
+    }
+    RESULTS.mkdir(exist_ok=True)
+    path.write_text(json.dumps(document, indent=2) + "\n")
+    print(f"\n{benchmark.name}: {benchmark.description}\n")
+    headings = ["case", *benchmark.columns]
+    rows = [
+        [case, *(cell(result) for cell in benchmark.columns.values())] for case, result in document["cases"].items()
+    ]
+    print(_markdown(headings, rows))
+
+
+def _markdown(headings: list[str], rows: list[list[str]]) -> str:
+    lines = [headings, ["---"] * len(headings), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+raise SystemExit(main())

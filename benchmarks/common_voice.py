@@ -1,0 +1,165 @@
+"""Lenses on Common Voice English and MiniLM vectors: accuracy, training time, memory, evaluation time.
+
+Vocabulary: every term of en.train by the default tokeniser, one-letter words kept. Training uses all of
+en.train; nothing looks at en.dev before it is scored, once, at the end.
+"""
+
+from __future__ import annotations
+
+import time
+from functools import partial
+from typing import Any
+
+from benchmarks.registry import Benchmark, require_data
+
+
+def _fit_and_score(
+    *, rank: Any, paired: bool = False, recipe: str = "default", hold_out: float = 0.0
+) -> dict[str, Any]:
+    """Train one lens and score it on dev, each part timed by itself."""
+    from fliplens import TrainConfig, Vocabulary, evaluate, fit, load_encoder, open_embeddings
+    from fliplens.files import read_lines
+
+    folder = require_data() / "common-voice"
+    texts, dev_texts = read_lines(folder / "en.train.txt"), read_lines(folder / "en.dev.txt")
+    views = ("en", "en-noisy")
+    train = [open_embeddings(folder / f"{view}.train.minilm.npy") for view in views]
+    dev = [open_embeddings(folder / f"{view}.dev.minilm.npy") for view in views]
+    vocabulary = Vocabulary.from_texts(texts)
+    anchored = recipe == "default"
+    encoder = _Timed(load_encoder("minilm")) if anchored else None
+    started = time.perf_counter()
+    lens = fit(
+        texts,
+        train[0],
+        paired=train[1] if paired else None,
+        vocabulary=vocabulary,
+        encoder=encoder,
+        config=TrainConfig.from_recipe(recipe, rank=rank),
+        hold_out=hold_out,
+        show_progress=True,
+    )
+    fitted = time.perf_counter() - started
+    started = time.perf_counter()
+    result = evaluate(lens, dev_texts, dev[0], paired=dev[1])
+    evaluated = time.perf_counter() - started
+    training = lens.config["training"]
+    return {
+        "vocabulary_size": len(vocabulary),
+        "rank": rank,
+        "recipe": recipe,
+        "views_trained": 2 if paired else 1,
+        "passes": len(training["history"]) - 1,
+        "best_pass": training["best_pass"],
+        "anchor": training["anchor"],
+        "precision": training["precision"],
+        "training_seconds": training["seconds"],
+        "word_encoding_seconds": round(encoder.seconds, 1) if encoder else 0.0,
+        "fit_seconds": round(fitted, 1),
+        "evaluation_seconds_two_views": round(evaluated, 2),
+        "text": result.views["primary"].to_json(),
+        "noisy": result.views["paired"].to_json(),
+    }
+
+
+class _Timed:
+    """An encoder that adds up how long it takes."""
+
+    def __init__(self, encoder: Any) -> None:
+        self._encoder, self.seconds = encoder, 0.0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._encoder, name)
+
+    def encode(self, inputs: Any, *, show_progress: bool = False) -> Any:
+        """Encode, timed."""
+        started = time.perf_counter()
+        vectors = self._encoder.encode(inputs, show_progress=show_progress)
+        self.seconds += time.perf_counter() - started
+        return vectors
+
+
+def _evaluation() -> dict[str, Any]:
+    """Time the evaluation of 4,000 sentences, one view, everything loaded: the median of five."""
+    import statistics
+
+    import numpy as np
+
+    from fliplens import TrainConfig, Vocabulary, evaluate, fit, open_embeddings
+    from fliplens.files import read_lines
+
+    folder = require_data() / "common-voice"
+    texts, dev_texts = read_lines(folder / "en.train.txt"), read_lines(folder / "en.dev.txt")
+    train, dev = (open_embeddings(folder / f"en.{split}.minilm.npy") for split in ("train", "dev"))
+    # Which words a lens reads does not change how long they take to compare: one short pass will do.
+    lens = fit(
+        texts[:2000],
+        train.subset(np.arange(2000)),
+        vocabulary=Vocabulary.from_texts(texts),
+        config=TrainConfig(passes=1, anchor="sentences", rank=384),
+    )
+    seconds: dict[str, float] = {}
+    for metrics in ("accuracy", "all"):
+        taken = []
+        for _ in range(5):
+            started = time.perf_counter()
+            evaluate(lens, dev_texts, dev, metrics=metrics)
+            taken.append(time.perf_counter() - started)
+        seconds[metrics] = round(statistics.median(taken), 3)
+    return {"sentences": len(dev_texts), "vocabulary_size": len(lens.vocabulary), "seconds": seconds}
+
+
+def _percent(view: str, position: str) -> Any:
+    def cell(result: dict[str, Any]) -> str:
+        one = result[view]["accuracy"][position]
+        return f"{100 * one['mean']:.2f} ± {100 * one['se']:.2f}"
+
+    return cell
+
+
+COLUMNS = {
+    "V": lambda result: str(result["vocabulary_size"]),
+    "text": _percent("text", "with_prior"),
+    "text, no prior": _percent("text", "without_prior"),
+    "noisy": _percent("noisy", "with_prior"),
+    "noisy, no prior": _percent("noisy", "without_prior"),
+    "passes": lambda result: str(result["passes"]),
+    "training, s": lambda result: f"{result['training_seconds']:.0f}",
+    "word vectors, s": lambda result: f"{result['word_encoding_seconds']:.0f}",
+    "peak memory, GB": lambda result: f"{result['peak_memory_gb']:.2f}",
+}
+
+BENCHMARKS = [
+    Benchmark(
+        name="common-voice",
+        description="accuracy on en.dev, per cent ± standard error; trained on en.train, dev scored once",
+        cases={
+            "FLiP rank 384": partial(_fit_and_score, rank=384),
+            "FLiP rank 128": partial(_fit_and_score, rank=128),
+            "LiP (full)": partial(_fit_and_score, rank="full"),
+            "FLiP rank 384, text and noisy": partial(_fit_and_score, rank=384, paired=True),
+        },
+        columns=COLUMNS,
+        needs_data=True,
+    ),
+    Benchmark(
+        name="common-voice-paper",
+        description="the same by the paper's own recipe, stopped on a twentieth of en.train",
+        cases={"FLiP rank 384, recipe paper": partial(_fit_and_score, rank=384, recipe="paper", hold_out=0.05)},
+        columns=COLUMNS,
+        needs_data=True,
+        slow=True,
+    ),
+    Benchmark(
+        name="evaluation",
+        description="seconds to evaluate en.dev, one view, once everything is loaded (median of 5)",
+        cases={"rank 384": _evaluation},
+        columns={
+            "sentences": lambda result: str(result["sentences"]),
+            "V": lambda result: str(result["vocabulary_size"]),
+            "accuracy only, s": lambda result: f"{result['seconds']['accuracy']:.2f}",
+            "all metrics, s": lambda result: f"{result['seconds']['all']:.2f}",
+        },
+        needs_data=True,
+    ),
+]

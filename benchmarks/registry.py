@@ -1,0 +1,121 @@
+"""What a benchmark is, which there are, and how one case runs in a process of its own."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import platform
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = Path(__file__).resolve().parent / "results"
+PACKAGES = ("torch", "numpy", "scipy", "sentence-transformers", "transformers", "fliplens")
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """A named set of cases, each run in a fresh process so that its peak memory is its own."""
+
+    name: str
+    description: str
+    cases: Mapping[str, Callable[[], dict[str, Any]]]
+    columns: Mapping[str, Callable[[dict[str, Any]], str]]
+    """Heading → cell of a case's result."""
+    needs_data: bool
+    """Whether it reads the folder that FLIPLENS_DATA names (else ../shared/data)."""
+    slow: bool = False
+    """Left out unless it is named."""
+
+
+def benchmarks() -> dict[str, Benchmark]:
+    """Return all benchmarks by name."""
+    found = {}
+    for module in ("common_voice", "installed_documentation"):
+        for benchmark in importlib.import_module(f"benchmarks.{module}").BENCHMARKS:
+            found[benchmark.name] = benchmark
+    return found
+
+
+def data_folder() -> Path | None:
+    """Return the folder of real text, None where it is absent."""
+    named = os.environ.get("FLIPLENS_DATA")
+    folder = Path(named) if named else ROOT.parent / "shared" / "data"
+    return folder if folder.is_dir() else None
+
+
+def require_data() -> Path:
+    """Return the folder of real text, which the caller knows to be there."""
+    folder = data_folder()
+    if folder is None:
+        raise SystemExit("expected real text in the folder that FLIPLENS_DATA names, found none")
+    return folder
+
+
+def run_case(benchmark: str, case: str) -> dict[str, Any]:
+    """Run one case in a fresh process; return its result with wall time and peak memory."""
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder) / "result.json"
+        started = time.perf_counter()
+        subprocess.run(
+            [sys.executable, "-m", "benchmarks", "--worker", benchmark, case, str(out)], cwd=ROOT, check=True
+        )
+        result: dict[str, Any] = json.loads(out.read_text())
+        result["process_seconds"] = round(time.perf_counter() - started, 1)
+        return result
+
+
+def work(benchmark: str, case: str, out: str) -> None:
+    """Run one case here and write its result; what `run_case` starts."""
+    result = benchmarks()[benchmark].cases[case]()
+    result["peak_memory_gb"] = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 3)
+    Path(out).write_text(json.dumps(result))
+
+
+def machine() -> dict[str, Any]:
+    """Return what ran the benchmark: processor, cores, measured matrix-product peak, versions."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    import torch
+
+    versions = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            versions[package] = "absent"
+    cpu = next(
+        (
+            line.partition(":")[2].strip()
+            for line in Path("/proc/cpuinfo").read_text().splitlines()
+            if line.startswith("model name")
+        ),
+        platform.processor(),
+    )
+    return {
+        "processor": cpu,
+        "threads": torch.get_num_threads(),
+        "float32_gflops": round(_peak(torch.float32, 2048)),
+        "versions": versions,
+    }
+
+
+def _peak(dtype: Any, size: int) -> float:
+    """Return GFLOP/s of a square matrix product, the best of seven."""
+    import torch
+
+    a, b = torch.randn(size, size).to(dtype), torch.randn(size, size).to(dtype)
+    best = float("inf")
+    for _ in range(7):
+        started = time.perf_counter()
+        a @ b
+        best = min(best, time.perf_counter() - started)
+    return 2 * size**3 / best / 1e9
