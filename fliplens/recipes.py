@@ -27,7 +27,7 @@ class TrainConfig:
     """Rows a step."""
     learning_rate: float = 1e-3
     """AdamW's rate for the word factors E1 (for the one matrix of LiP, see `learning_rate_full`)."""
-    learning_rate_full: float = 2e-2
+    learning_rate_full: float = 1e-1
     """AdamW's rate for the one matrix of the full-rank baseline."""
     learning_rate_projection: float = 5e-2
     """AdamW's rate for the projection E2."""
