@@ -32,13 +32,15 @@ from fliplens.vocabulary import Vocabulary
 if TYPE_CHECKING:
     from fliplens.encoders import Encoder
 
-__all__ = ["DemoResult", "DemoRow", "run_demo"]
+__all__ = ["EXAMPLES_PRIOR", "DemoResult", "DemoRow", "run_demo"]
 
 ENCODER = "minilm"
 MARKER = "demo.json"
 SPLITS = ("train", "dev", "test")
 HELD_OUT_SHARE = 0.05
 EXAMPLES = 12
+EXAMPLES_PRIOR = 0.5
+"""Half the prior: fewer stop words than the published formula, fewer rare look-alikes than none."""
 TOPN = 10
 
 
@@ -64,7 +66,7 @@ class DemoResult:
     vocabulary_size: int
     rows: list[DemoRow]
     examples: list[tuple[str, Words]]
-    """Held-out sentences, and the words read from their vectors (prior 0: fewer stop words)."""
+    """Held-out sentences, and the words read from their vectors at prior EXAMPLES_PRIOR."""
 
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON values."""
@@ -118,16 +120,16 @@ def run_demo(
     }
     lens, lip = lenses["lens"], lenses["lip"]
     methods = [
-        ("always the most frequent words", _frequency_lens(lens, texts["train"]), None),
-        ("LiP: one full matrix", lip, _seconds(lip)),
-        (f"FLiP: factors of rank {lens.rank}", lens, _seconds(lens)),
+        ("most frequent words", _frequency_lens(lens, texts["train"]), None),
+        ("LiP, one full matrix", lip, _seconds(lip)),
+        (f"FLiP, rank {lens.rank}", lens, _seconds(lens)),
     ]
     rows = [
         DemoRow(name, evaluate(one, texts["test"], vectors["test"], topn=TOPN), _parameters(one, seconds), seconds)
         for name, one, seconds in methods
     ]
     chosen = np.sort(np.random.default_rng(seed).permutation(len(texts["test"]))[:EXAMPLES])
-    top = lens.top(vectors["test"].subset(chosen), TOPN, prior=0.0)
+    top = lens.top(vectors["test"].subset(chosen), TOPN, prior=EXAMPLES_PRIOR)
     result = DemoResult(
         folder=folder,
         sizes={split: len(texts[split]) for split in SPLITS},

@@ -155,6 +155,33 @@ class FitJob:
 
 
 SECTIONS = ("experiment", "data", "model", "training")
+ROWS = frozenset({"datasets", "embedding_pair", "target_text", "sim_threshold", "normalize"})
+SETTINGS = {
+    "experiment": frozenset({"name", "output_dir", "seed"}),
+    "data": frozenset({"train_datasets_yaml", "datasets_yaml", "dev_datasets_yaml", "vocab_yaml"}),
+    "data.train": ROWS,
+    "data.validation": ROWS,
+    "model": frozenset({"type", "rank", "alpha"}),
+    "training": frozenset(
+        {
+            "batch_size",
+            "learning_rate",
+            "lr_factor",
+            "iterations",
+            "num_workers",
+            "checkpoint_interval",
+            "patience",
+            "early_stopping",
+            "stop_criteria",
+            "half_precision",
+        }
+    ),
+    "evaluation": frozenset({"topk_factor", "use_bias"}),
+    "regularization": frozenset({"l1", "l1_method", "weight_decay"}),
+    "resume": frozenset({"model_checkpoint", "optimizer_checkpoint"}),
+    "compute": frozenset({"copy_to_tmp", "tmp_dir", "verbose"}),
+}
+"""Section → its settings, as the published code reads them."""
 TOKEN_PATTERNS = {"latin": "published", "indic": "published-indic"}
 
 
@@ -179,6 +206,12 @@ def read_training_yaml(
     path = Path(path)
     config = _Section(dict(values), "", path)
     for name, value in (overrides or {}).items():
+        section, _, setting = name.rpartition(".")
+        if name not in SETTINGS and setting not in SETTINGS.get(section, ()):
+            raise InputError(
+                f"expected section.name=value with a setting of the published training YAML "
+                f"({', '.join(SETTINGS)}), found {name!r}"
+            )
         config.replace(name, value)
     data, training = config.section("data"), config.section("training")
     model, regularization = config.section("model"), config.section("regularization")
@@ -206,6 +239,14 @@ def read_training_yaml(
             FliplensWarning,
             stacklevel=2,
         )
+    unknown = _unknown(values)
+    if unknown:
+        warnings.warn(
+            f"{', '.join(unknown)} in {path} are no settings of the published training YAML and have no effect: "
+            "are they spelt right?",
+            FliplensWarning,
+            stacklevel=2,
+        )
     train_yaml = data.get("train_datasets_yaml") or data.get("datasets_yaml")
     if train_yaml is None:
         raise InputError(f"expected data.train_datasets_yaml (or data.datasets_yaml) in {path}, found neither")
@@ -220,7 +261,6 @@ def read_training_yaml(
         raise InputError(f"expected model.type LoLM or FactLoLM in {path}, found {kind!r}")
     passes = training.whole("iterations", 100)
     experiment = config.section("experiment")
-    early = training.get("early_stopping")
     return FitJob(
         texts=texts,
         embeddings=primary,
@@ -247,17 +287,29 @@ def read_training_yaml(
             plateau_factor=training.number("lr_factor", 0.5),
             # The published scheduler waits half as long as early stopping.
             plateau_patience=training.whole("patience", 5) // 2,
-            patience=passes if early is False else training.whole("patience", 5),
+            patience=training.whole("patience", 5) if training.flag("early_stopping", True) else passes,
             evaluate_every=training.whole("checkpoint_interval", 3),
             stop_topk_factor=evaluation.number("topk_factor", 2.0),
-            stop_prior=1.0 if evaluation.get("use_bias") else 0.0,
+            stop_prior=1.0 if evaluation.flag("use_bias", False) else 0.0,
             l1=regularization.number("l1", 0.0),
             weight_decay=regularization.number("weight_decay", 0.0),
-            precision="bfloat16" if training.get("half_precision") else "float32",
+            precision="bfloat16" if training.flag("half_precision", False) else "float32",
             seed=experiment.whole("seed", 0),
         ),
         output=Path(experiment.text("output_dir", None)) / experiment.text("name", None),
     )
+
+
+def _unknown(values: Mapping[Any, Any], section: str = "") -> list[str]:
+    """Return the dotted names in a training YAML that are neither a section nor a setting of theirs."""
+    found = []
+    for name, value in values.items():
+        dotted = f"{section}.{name}" if section else str(name)
+        if dotted in SETTINGS:
+            found.extend(_unknown(value, dotted) if isinstance(value, dict) else [])
+        elif name not in SETTINGS.get(section, ()):
+            found.append(dotted)
+    return found
 
 
 class _Section:
@@ -297,7 +349,10 @@ class _Section:
             raise InputError(f"expected {self._name}{name} to be {expected} in {self._path}, found {value!r}")
         try:
             # YAML reads 1e-4 as a string, and batch sizes may be written 6e3.
-            return str(value) if kind is str else kind(float(value))
+            number = str(value) if kind is str else kind(float(value))
+            if kind is int and number != float(value):
+                raise ValueError(value)
+            return number
         except (ValueError, OverflowError) as error:
             raise InputError(
                 f"expected {self._name}{name} to be {expected} in {self._path}, found {value!r}"
@@ -308,6 +363,14 @@ class _Section:
 
     def number(self, name: str, default: float | None) -> float:
         return float(self._read(name, float, "a number", default))
+
+    def flag(self, name: str, default: bool) -> bool:
+        value = self._values.get(name)
+        if value is None:
+            return default
+        if not isinstance(value, bool):
+            raise InputError(f"expected {self._name}{name} to be true or false in {self._path}, found {value!r}")
+        return value
 
     def text(self, name: str, default: str | None) -> str:
         return str(self._read(name, str, "a name", default))
@@ -377,7 +440,8 @@ def _vocabulary(path: Path, datasets_yaml: Path) -> Vocabulary:
         dataset = _dataset(datasets, name, datasets_yaml)
         texts = read_lines(dataset.texts[dataset.text_id(section.get("text_id"))])
         # The published code filters by the first scores there are, and only above threshold 0.
-        rows = dataset.similar_rows(dataset.pairs[0], len(texts), threshold) if threshold > 0 else None
+        filtered = threshold > 0 and dataset.sim_scores
+        rows = dataset.similar_rows(dataset.pairs[0], len(texts), threshold) if filtered else None
         lines.extend(texts if rows is None else [texts[row] for row in rows])
     size = section.whole("max_features", -1)
     min_df, max_df = section.get("min_df"), section.get("max_df")
@@ -397,11 +461,9 @@ def _vocabulary(path: Path, datasets_yaml: Path) -> Vocabulary:
 class DatasetEvaluation:
     """One pair of views of a dataset, evaluated as the published script does."""
 
-    dataset: str
+    dataset: Dataset
     ids: dict[str, str]
     """primary and paired → embedding id."""
-    stems: dict[str, str]
-    """primary and paired → file name of the embeddings, without suffix."""
     texts: list[str]
     views: dict[str, Embeddings]
     result: EvaluationResult
@@ -434,8 +496,8 @@ def evaluate_dataset(
         entities_jsonl: named entities of that text.
         metrics: accuracy, pr or all.
         topn: n of precision, recall, F1.
-        pool: accuracy looks no deeper than this many words.
-        shortest: leave out sentences of fewer tokens.
+        pool: accuracy looks no deeper than this many words, or than topn where that is more.
+        shortest: leave out sentences of fewer tokens; the published default of 1 leaves out none.
         longest: leave out sentences of more tokens.
         prior: position of the prior dial for the result files; 0 is the published default.
         unit_length: scale vectors to length 1 first.
@@ -446,8 +508,11 @@ def evaluate_dataset(
     texts = read_lines(dataset.texts[chosen])
     if not dataset.pairs:
         raise InputError(f"expected embeddings in dataset {name} of {data_yaml}, found none")
+    if pool < 1:
+        raise InputError(f"expected a pool of at least 1 word, found {pool}")
     lengths = np.array([len(lens.vocabulary.tokeniser.reference_terms(line)) for line in texts])
-    kept = (lengths >= shortest) & (lengths <= longest)
+    # A sentence without any word counts, with zeros, until lengths are asked for.
+    kept = ((lengths >= shortest) | (shortest <= 1)) & (lengths <= longest)
     done = []
     for first, second in dataset.pairs:
         rows = np.flatnonzero(kept)
@@ -468,11 +533,18 @@ def evaluate_dataset(
         entities = None
         if entities_jsonl is not None:
             entities = read_entities(entities_jsonl, texts, lens.vocabulary).subset(rows)
+            if not entities.n_rows:
+                warnings.warn(
+                    f"none of the {len(rows)} sentences of {name} that count has an entity in {entities_jsonl}: "
+                    "no entity metrics",
+                    FliplensWarning,
+                    stacklevel=2,
+                )
+                entities = None
         done.append(
             DatasetEvaluation(
-                dataset=name,
+                dataset=dataset,
                 ids=ids,
-                stems={key: dataset.embeddings[identifier].stem for key, identifier in ids.items()},
                 texts=lines,
                 views=views,
                 result=evaluate(
@@ -484,7 +556,7 @@ def evaluate_dataset(
                     topn=topn,
                     prior=prior,
                     metrics=metrics,
-                    pool=pool,
+                    pool=max(pool, topn),
                     block_rows=block_rows,
                 ),
                 n_entity_documents=0 if entities is None else entities.n_rows,
@@ -509,20 +581,32 @@ def write_results(
         done: what was evaluated.
         folder: gets `accuracy/` and `precision_recall/`.
         config: the call's options, stored with the figures.
-        base: start of the file names; by default `<dataset>/<embedding file>`. The view is added where there
-            are two, so that none overwrites the other.
+        base: start of the file names; by default `<dataset>/<embedding file>`. The view's id, and that of its
+            partner, are added where two views or pairs would share a name, so that none overwrites another.
         details: also write every sentence with its words.
     """
     written = []
     for key, view in done.result.views.items():
-        stem = base or f"{done.dataset}/{done.stems[key]}"
-        if base and len(done.result.views) > 1:
-            stem = f"{base}_{done.ids[key]}"
+        stem = _result_name(done, key, base)
         for kind, name, value in _result_files(lens, done, key, view, config, details):
             path = _inside(Path(folder), kind, f"{stem}_{name}.json")
             write_json(path, value)
             written.append(path)
     return written
+
+
+def _result_name(done: DatasetEvaluation, key: str, base: str) -> str:
+    """Return how a view's result files are called: as published, and longer where two would share a name."""
+    dataset, identifier = done.dataset, done.ids[key]
+    used = {one for pair in dataset.pairs for one in pair}
+    stem = dataset.embeddings[identifier].stem
+    name = base or f"{dataset.name}/{stem}"
+    if len([one for one in used if base or dataset.embeddings[one].stem == stem]) > 1:
+        name += f"_{identifier}"
+    if sum(identifier in pair for pair in dataset.pairs) > 1:
+        other = next(one for one in done.ids.values() if one != identifier)
+        name += f"_with_{other}"
+    return name
 
 
 def _result_files(
@@ -581,9 +665,11 @@ def _result_files(
             "n_documents": done.n_entity_documents,
             "topn": topn,
         }
-        for metric in ("precision", "recall_strict", "recall_partial", "f1_strict", "f1_partial"):
-            values = view.values[f"entity_{metric}"]["at_prior"]
-            entity[f"entity_{metric}"] = _summary(values[~np.isnan(values)])
+        # Of the sentences with entities alone, all metrics.
+        rows = ~np.isnan(view.values["entity_recall_strict"]["at_prior"])
+        names = ("precision", "recall_strict", "recall_partial", "f1_strict", "f1_partial")
+        for metric in ("precision", "recall", "f1", *(f"entity_{one}" for one in names)):
+            entity[metric] = _summary(np.nan_to_num(view.values[metric]["at_prior"][rows]))
         files.append(
             (
                 "precision_recall",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from fliplens.cli.output import percent, print_json, print_table, print_text
-from fliplens.demo import DemoResult, run_demo
+from fliplens.demo import EXAMPLES_PRIOR, DemoResult, run_demo
 from fliplens.devices import set_threads
 
 __all__ = ["run"]
@@ -51,7 +51,7 @@ def _show(result: DemoResult) -> None:
         "test sentences, per cent, ± standard error; accuracy: share of a sentence's k words among the top k\n"
     )
     print_table(
-        "Held-out sentences and the words read from their vectors alone (prior 0: fewer stop words)",
+        f"Held-out sentences and the words read from their vectors alone (prior {EXAMPLES_PRIOR}: fewer stop words)",
         ["sentence", "words"],
         [[text, str(words)] for text, words in result.examples],
         left=2,

@@ -18,15 +18,13 @@ from fliplens.published import evaluate_dataset, write_results
 
 __all__ = ["run"]
 
-RESULT_OPTIONS = (
+OURS = ("lens", "texts", "embeddings", "paired", "entities", "drop_bad_rows")
+PUBLISHED = (
     "sdict",
-    "vocab",
     "data_yaml",
     "dataset",
     "text_id",
     "entities_jsonl",
-    "metrics",
-    "topn",
     "extract_topk",
     "batch_size",
     "msl",
@@ -37,6 +35,8 @@ RESULT_OPTIONS = (
     "save_details",
     "verbose",
 )
+BOTH = ("vocab", "metrics", "topn")
+DEFAULT_TOPN = 20
 
 
 def run(args: argparse.Namespace) -> int:
@@ -44,6 +44,7 @@ def run(args: argparse.Namespace) -> int:
     set_threads(args.threads)
     if args.sdict is not None or args.data_yaml is not None:
         return _run_published(args)
+    _refuse_given(args, PUBLISHED, "which goes with --sdict F --data_yaml F --dataset NAME")
     for name in ("lens", "texts", "embeddings"):
         if getattr(args, name) is None:
             flag = "LENS" if name == "lens" else f"--{name}"
@@ -52,6 +53,7 @@ def run(args: argparse.Namespace) -> int:
                 "or --sdict F --data_yaml F --dataset NAME"
             )
     lens = Lens.load(args.lens, vocabulary=args.vocab).to(resolve_device(args.device))
+    _default_topn(args, lens)
     lines = read_lines(args.texts)
     rows, _ = Rows.of(
         lines,
@@ -81,13 +83,36 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
+def _refuse_given(args: argparse.Namespace, names: tuple[str, ...], why: str) -> None:
+    """Refuse options of the other form of the call: an option that does nothing is a bug."""
+    from fliplens.cli.parser import parse
+
+    unset = parse(["evaluate"])
+    for name in names:
+        value = getattr(args, name)
+        if value != getattr(unset, name):
+            shown = f"LENS ({value})" if name == "lens" else f"--{name.replace('_', '-') if name in OURS else name}"
+            raise InputError(f"expected no {shown}, found it: {why}")
+
+
+def _default_topn(args: argparse.Namespace, lens: Lens) -> None:
+    """Set the topn that nobody named to one that a small vocabulary has."""
+    if args.topn is None:
+        args.topn = min(DEFAULT_TOPN, len(lens.vocabulary))
+
+
 def _run_published(args: argparse.Namespace) -> int:
+    _refuse_given(args, OURS, "which does not go with --sdict, --data_yaml and --dataset")
     for name in ("sdict", "data_yaml", "dataset"):
         if getattr(args, name) is None:
             raise InputError(f"expected --sdict, --data_yaml and --dataset together, found no --{name}")
     if args.batch_size < 1:
         raise InputError(f"expected --batch_size of at least 1, found {args.batch_size}")
-    lens = Lens.load(args.sdict, vocabulary=args.vocab).to(resolve_device(args.device))
+    source = Path(args.sdict)
+    if not source.exists():
+        raise InputError(f"expected a state dict at {source}, found none: download the model, or check the path")
+    lens = Lens.load(source, vocabulary=args.vocab).to(resolve_device(args.device))
+    _default_topn(args, lens)
     # There the bias counts only when asked for; everywhere else our default is the full bias.
     prior = args.prior if args.prior is not None else 1.0 if args.add_bias else 0.0
     evaluations = evaluate_dataset(
@@ -95,7 +120,7 @@ def _run_published(args: argparse.Namespace) -> int:
         args.data_yaml,
         args.dataset,
         text_id=args.text_id,
-        entities_jsonl=args.entities_jsonl or args.entities,
+        entities_jsonl=args.entities_jsonl,
         metrics=args.metrics,
         topn=args.topn,
         pool=args.extract_topk,
@@ -105,8 +130,9 @@ def _run_published(args: argparse.Namespace) -> int:
         unit_length=args.norm == "l2",
         block_rows=args.batch_size,
     )
-    folder = Path(args.sdict).parent / "results"
-    options = {name: getattr(args, name) for name in RESULT_OPTIONS}
+    # Inside the model's own folder: beside it, two models would overwrite each other's.
+    folder = (source if source.is_dir() else source.parent) / "results"
+    options = {name: getattr(args, name) for name in (*PUBLISHED, *BOTH)}
     written = [
         path
         for done in evaluations
@@ -118,7 +144,7 @@ def _run_published(args: argparse.Namespace) -> int:
         return 0
     for done in evaluations:
         shown = " and ".join(f"{key} = {identifier}" for key, identifier in done.ids.items())
-        print_evaluation(f"{args.sdict} on {done.dataset}: {shown}", done.result)
+        print_evaluation(f"{args.sdict} on {done.dataset.name}: {shown}", done.result)
     print_text(f"results in {folder}")
     if args.verbose:
         print_text("\n".join(str(path) for path in written))

@@ -15,6 +15,8 @@ from fliplens.lens import Lens
 
 __all__ = ["run"]
 
+DEFAULT_N = 10
+
 
 def run(args: argparse.Namespace) -> int:
     """Print the top words of every input."""
@@ -23,7 +25,9 @@ def run(args: argparse.Namespace) -> int:
         raise InputError("expected either texts or --embeddings F.npy, found both or neither")
     lens = Lens.load(args.lens, vocabulary=args.vocab).to(resolve_device(args.device))
     inputs, vectors = _from_file(args) if args.embeddings is not None else _from_texts(args, lens)
-    top = lens.top(vectors, args.n, prior=args.prior)
+    # A small vocabulary refuses too large an n that was asked for, not one that nobody named.
+    n = min(DEFAULT_N, len(lens.vocabulary)) if args.n is None else args.n
+    top = lens.top(vectors, n, prior=args.prior)
     if args.json:
         print_json([{"input": one, "words": words.to_json()} for one, words in zip(inputs, top, strict=True)])
         return 0

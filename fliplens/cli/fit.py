@@ -101,9 +101,11 @@ def _fit_published(
             f"expected {', '.join(PUBLISHED_NAMES)}, encoder or output beside a published training YAML, found "
             f"{', '.join(foreign)}: change others as section.name=value"
         )
-    if flags.get("rank") == "full":
-        overrides = {"model.type": "LoLM", **overrides}
-        flags.pop("rank")
+    if "rank" in flags:
+        full = flags["rank"] == "full"
+        overrides = {"model.type": "LoLM" if full else "FactLoLM", **overrides}
+        if full:
+            flags.pop("rank")
     renamed = {PUBLISHED_NAMES[name]: value for name, value in flags.items()}
     job = read_training_yaml(config, path, {**renamed, **overrides})
     target = Path(output) if output is not None else job.output

@@ -41,7 +41,9 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]
         table.add_column(Text(column), justify="left" if number < left else "right", overflow="fold")
     for row in rows:
         table.add_row(*(Text(cell) for cell in row))
-    Console(file=sys.stdout, highlight=False).print(table)
+    # A pipe or a log has no width of its own.
+    width = None if sys.stdout.isatty() else 100
+    Console(file=sys.stdout, highlight=False, width=width).print(table)
 
 
 def percent(at: AtPriors, name: str) -> str:

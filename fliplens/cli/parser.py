@@ -160,7 +160,7 @@ def _evaluate(commands: Commands, common: OneLineParser) -> None:
     evaluate.add_argument("--embeddings", metavar="F.npy", help="its vectors: .npy or a folder of shards")
     evaluate.add_argument("--paired", metavar="F.npy", help="vectors of a second view")
     evaluate.add_argument("--entities", metavar="F.jsonl", help="named entities of the text")
-    evaluate.add_argument("--topn", type=int, default=20, metavar="N", help="of precision, recall, F1 (default: 20)")
+    evaluate.add_argument("--topn", type=int, metavar="N", help="of precision, recall, F1 (default: 20)")
     evaluate.add_argument("--prior", type=float, metavar="P", help="one more position of the prior dial, 0..1")
     evaluate.add_argument(
         "--metrics", default="all", choices=["accuracy", "pr", "all"], help="which metrics (default: all)"
@@ -196,7 +196,7 @@ def _explain(commands: Commands, common: OneLineParser) -> None:
     explain.add_argument("lens", metavar="LENS", help="folder, state dict or hub:OWNER/REPO/SUBFOLDER")
     explain.add_argument("texts", nargs="*", metavar="TEXT", help="sentences to encode and read")
     explain.add_argument("--embeddings", metavar="F.npy", help="vectors to read instead")
-    explain.add_argument("-n", type=int, default=10, metavar="N", help="how many words (default: 10)")
+    explain.add_argument("-n", type=int, metavar="N", help="how many words (default: 10)")
     explain.add_argument("--prior", type=float, default=1.0, metavar="P", help="prior dial, 0..1 (default: 1)")
     explain.add_argument("-e", "--encoder", metavar="ENCODER", help="instead of the one that the lens records")
     explain.add_argument("--vocab", metavar="F", help="vocab.json of a bare state dict")
