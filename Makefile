@@ -7,7 +7,7 @@ export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 TORCH := $(shell sed -n 's/^torch==/torch==/p' constraints.txt)
 
-.PHONY: demo test lint format benchmarks clean
+.PHONY: demo test lint format reference benchmarks clean
 
 demo: $(VENV)/.demo
 	$(BIN)/fliplens demo
@@ -23,6 +23,9 @@ lint: $(VENV)/.lint
 format: $(VENV)/.lint
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+reference: $(VENV)/.test
+	$(BIN)/python -m fliplens.cli.reference > docs/command-line.md
 
 benchmarks: $(VENV)/.test
 	HF_HUB_OFFLINE=1 $(BIN)/python -m benchmarks
