@@ -55,9 +55,9 @@ class Coordinates:
         else:
             folded = (last.double() @ torch.from_numpy(self.transform).double()).float()
         E1, E2 = (folded, None) if factors.E2 is None else (factors.E1, folded)
-        mean = torch.from_numpy(self.mean).double()
-        shift = E1.double() @ mean if E2 is None else E1.double() @ (E2.double() @ mean)
-        return Factors(E1=E1, E2=E2, b=(factors.b.double() - shift).float())
+        mean = torch.from_numpy(self.mean)
+        latent = mean if E2 is None else (E2.double() @ mean.double()).float()
+        return Factors(E1=E1, E2=E2, b=factors.b - E1 @ latent)
 
 
 def covariance(embeddings: Embeddings) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -92,14 +92,15 @@ def sentence_means(embeddings: Embeddings, counts: csr_matrix) -> NDArray[np.flo
     """
     present = counts.copy()
     present.data = np.ones_like(present.data)
-    sums = np.zeros((counts.shape[1], embeddings.dim))
+    sums = np.zeros((counts.shape[1], embeddings.dim), dtype=np.float32)
     total = np.zeros(embeddings.dim)
     for start, rows in embeddings.blocks():
-        sums += present[start : start + len(rows)].T @ rows.astype(np.float64)
+        sums += present[start : start + len(rows)].T @ rows
         total += rows.sum(axis=0, dtype=np.float64)
-    frequency = np.asarray(present.sum(axis=0)).ravel()[:, None]
-    mean = total / len(embeddings)
-    return np.where(frequency > 0, sums / np.maximum(frequency, 1), mean).astype(np.float32)
+    frequency = np.asarray(present.sum(axis=0), dtype=np.float32).ravel()
+    sums /= np.maximum(frequency, 1)[:, None]
+    sums[frequency == 0] = total / len(embeddings)
+    return sums
 
 
 def anchored_factors(
@@ -127,30 +128,26 @@ def anchored_factors(
         sentences. Without a rank E = words · M.
     """
     dim = word_vectors.shape[1]
-    words = word_vectors.double()
-    words = words - words.mean(dim=0)
+    # What is d × d is computed in float64; what is V × d stays float32, as it may be large.
+    words = word_vectors - word_vectors.mean(dim=0)
     variances, axes = torch.linalg.eigh(spread.double())
     variances = variances.clamp_min(0) + ridge * variances.mean()
     inverse = (axes / variances) @ axes.T
-    inverse *= scale / inverse.diagonal().mean()
+    factor = scale / float(inverse.diagonal().mean())
+    inverse *= factor
     if rank is None:
-        return Factors(E1=(words @ inverse).float(), E2=None, b=bias.clone())
+        return Factors(E1=words @ inverse.float(), E2=None, b=bias.clone())
     if rank == dim:
-        return Factors(E1=words.float().contiguous(), E2=inverse.float(), b=bias.clone())
+        return Factors(E1=words.contiguous(), E2=inverse.float(), b=bias.clone())
     # Scores of word w are w · M · s, and M^½ · s has (about) the same variance in every direction: so the best
     # rank-r scores keep the leading principal directions Q of words · M^½. P = M^½ · Q undoes to E2 = Qᵀ · M^½.
-    root = (axes * (axes.T @ inverse * axes.T).sum(dim=1).sqrt()) @ axes.T
-    whitened = words @ root
-    _, directions = torch.linalg.eigh(whitened.T @ whitened)
+    root = (axes * (factor / variances).sqrt()) @ axes.T
+    _, directions = torch.linalg.eigh(root @ (words.T @ words).double() @ root)
     kept = directions[:, -rank:].flip(1)
+    E1 = words @ (root @ kept).float()
     # Balance: E1 keeps the length that word vectors have at full rank, so that one learning rate suits all ranks.
-    E1 = whitened @ kept
-    balance = words.norm() / E1.norm()
-    return Factors(
-        E1=(E1 * balance).float().contiguous(),
-        E2=(kept.T @ root / balance).float().contiguous(),
-        b=bias.clone(),
-    )
+    balance = float(words.norm() / E1.norm())
+    return Factors(E1=(E1 * balance).contiguous(), E2=(kept.T @ root / balance).float().contiguous(), b=bias.clone())
 
 
 def random_factors(n_words: int, dim: int, bias: Tensor, *, rank: int | None, generator: torch.Generator) -> Factors:

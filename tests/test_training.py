@@ -77,7 +77,7 @@ def test_sentence_means_equal_a_loop_over_words() -> None:
 
 def test_the_anchor_is_the_linear_discriminant() -> None:
     random = np.random.default_rng(0)
-    vectors = random.standard_normal((40, 6))
+    vectors = random.standard_normal((40, 6)).astype(np.float32)
     mixing = random.standard_normal((6, 6))
     spread = mixing @ mixing.T
     factors = anchored_factors(
@@ -96,7 +96,7 @@ def test_the_anchor_is_the_linear_discriminant() -> None:
 
 def test_a_lower_rank_anchor_loses_as_little_as_any_of_its_rank() -> None:
     random = np.random.default_rng(1)
-    vectors = random.standard_normal((60, 8)) * np.linspace(2, 0.2, 8)
+    vectors = (random.standard_normal((60, 8)) * np.linspace(2, 0.2, 8)).astype(np.float32)
     mixing = random.standard_normal((8, 8))
     spread = mixing @ mixing.T + 0.5 * np.eye(8)
     sentences = random.multivariate_normal(np.zeros(8), spread, size=20_000)
