@@ -27,6 +27,7 @@ from fliplens.metrics import (
     hits,
     precision_recall_f1,
 )
+from fliplens.objective import softmax_
 from fliplens.reading import score_blocks, top_n
 from fliplens.vocabulary import References
 
@@ -228,10 +229,10 @@ class _Request:
 
 
 def _losses(scores: torch.Tensor, counts: csr_matrix) -> NDArray[np.float64]:
-    """Return the negative log-likelihood (rows,) of each row's known words under the softmax of its scores."""
+    """Return the negative log-likelihood (rows,) of each row's known words; `scores` become probabilities."""
     rows = np.repeat(np.arange(counts.shape[0]), np.diff(counts.indptr))
     observed = scores[torch.from_numpy(rows), torch.from_numpy(counts.indices.astype(np.int64))]
-    normaliser = scores.logsumexp(dim=1).cpu().double().numpy()
+    normaliser = softmax_(scores).cpu().double().numpy()
     gained = np.bincount(rows, weights=counts.data * observed.cpu().double().numpy(), minlength=counts.shape[0])
     mass = np.bincount(rows, weights=counts.data, minlength=counts.shape[0])
     losses: NDArray[np.float64] = mass * normaliser - gained

@@ -17,7 +17,7 @@ from torch import Tensor
 from fliplens.embeddings import Embeddings, EmbeddingsLike, as_embeddings
 from fliplens.errors import EmbeddingSpaceWarning, InputError
 from fliplens.fingerprint import Fingerprint
-from fliplens.objective import Factors
+from fliplens.objective import Factors, softmax_
 from fliplens.reading import score_blocks, top_n
 from fliplens.vocabulary import Vocabulary
 
@@ -254,7 +254,7 @@ class Lens:
             best, values = top_n(block, n)
             here = slice(start, start + len(block))
             indices[here], scores[here] = best.cpu().numpy(), values.cpu().numpy()
-            probabilities[here] = (values - block.logsumexp(dim=1, keepdim=True)).exp().cpu().numpy()
+            probabilities[here] = (values - softmax_(block)[:, None]).exp().cpu().numpy()
         return TopWords(indices, scores, probabilities, self.vocabulary)
 
     def words(self, embedding: NDArray[np.floating[Any]] | Tensor, n: int = 10, *, prior: float = 1.0) -> Words:

@@ -19,7 +19,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-__all__ = ["Bags", "Factors", "Workspace", "accumulate", "soft_threshold_"]
+__all__ = ["Bags", "Factors", "Workspace", "accumulate", "soft_threshold_", "softmax_"]
 
 Precision = Literal["float32", "bfloat16"]
 
@@ -145,11 +145,7 @@ def accumulate(
         logits.add_(factors.b)
         at = (bags.rows[here] - start) * n_words + bags.words[here]
         observed = logits.view(-1)[at]
-        # log Σ exp is read off the largest logit and its probability, which is never below 1 / V: two cheap
-        # reductions, where logsumexp would make a second block-sized array.
-        largest = logits.amax(dim=1)
-        torch.softmax(logits, dim=1, out=logits)
-        normaliser = largest - logits.amax(dim=1).log()
+        normaliser = softmax_(logits)
         loss += float((mass[start:stop] * normaliser).sum() - (values[here] * observed).sum())
         # From here on the block holds the gradient with respect to the logits: mass · probability - counts.
         logits.mul_(mass[start:stop, None])
@@ -165,6 +161,17 @@ def accumulate(
         if gradients.E2 is not None and latent_slope is not None:
             gradients.E2.addmm_(latent_slope.T, sentences)
     return loss
+
+
+def softmax_(logits: Tensor) -> Tensor:
+    """Turn a block of logits (rows, V) into probabilities in place; return log Σ exp of each row, (rows,).
+
+    The sum is read off the largest logit and its probability, which is never below 1 / V: two cheap reductions,
+    where `logsumexp` makes block-sized copies and takes several times as long.
+    """
+    largest = logits.amax(dim=1)
+    torch.softmax(logits, dim=1, out=logits)
+    return largest - logits.amax(dim=1).log()
 
 
 def soft_threshold_(weights: Tensor, threshold: float) -> Tensor:
