@@ -24,12 +24,12 @@ def resolve_device(device: str = "auto") -> torch.device:
 
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    kind = device.partition(":")[0]
-    present = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    if kind not in present:
-        raise InputError(f"expected device auto, {', '.join(present)}, found {device!r}")
-    if not present[kind]:
-        raise InputError(f"expected a machine with {kind}, found none: use --device auto or cpu")
+    kind, _, index = device.partition(":")
+    found = {"cpu": 1, "cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available())}
+    if kind not in found or (index and not index.isdecimal()):
+        raise InputError(f"expected a device of auto, cpu, cuda, cuda:N or mps, found {device!r}")
+    if int(index or 0) >= found[kind]:
+        raise InputError(f"expected a device {device}, found none on this machine: use auto or cpu")
     return torch.device(device)
 
 

@@ -7,6 +7,7 @@ stdout carries results and nothing else; progress, warnings and errors go to std
 from __future__ import annotations
 
 import os
+import re
 import signal
 import sys
 import warnings
@@ -21,31 +22,34 @@ __all__ = ["main"]
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit status."""
-    from fliplens.cli.parser import parse
-
-    args = parse(argv)
     signal.signal(signal.SIGTERM, _stop)
     with warnings.catch_warnings():
         # One line each, without the source line that caused it.
         warnings.showwarning = _show_warning  # type: ignore[assignment]
         try:
+            from fliplens.cli.parser import parse
+
+            args = parse(argv)
             status: int = args.run(args)
             sys.stdout.flush()
             return status
         except FliplensError as error:
             return _fail(str(error), error.exit_status)
         except KeyboardInterrupt:
-            return _fail("interrupted; finished parts are kept, run the same command again", 130)
+            return _fail("interrupted; nothing is half written: run the same command again", 130)
         except BrokenPipeError:
             # The reader of our output (head, say) has left: not an error of ours; keep Python from flushing again.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 0
-        except MemoryError:
-            return _fail("expected enough memory for this job, found too little: use fewer rows or words", 1)
         except OSError as error:
             place = f" ({error.filename})" if error.filename else ""
             reason = error.strerror or type(error).__name__
             return _fail(f"expected to read and write files, found: {reason}{place}; nothing was half written", 1)
+        except (MemoryError, RuntimeError) as error:
+            # torch reports a failed allocation as a RuntimeError; any other one is a defect to be seen whole.
+            if isinstance(error, RuntimeError) and not re.search("out of memory|allocate", str(error)):
+                raise
+            return _fail("expected enough memory for this job, found too little: use fewer rows or words", 1)
 
 
 def _fail(message: str, status: int) -> int:

@@ -11,6 +11,7 @@ import ast
 import hashlib
 import os
 import re
+import signal
 import site
 import sysconfig
 import warnings
@@ -134,7 +135,13 @@ def _distinct_sentences(files: Iterable[Path], min_words: int, max_words: int, p
             from concurrent.futures import ProcessPoolExecutor
             from multiprocessing import get_context
 
-            pool = ProcessPoolExecutor(processes, mp_context=get_context("spawn"))
+            pool = ProcessPoolExecutor(
+                processes,
+                mp_context=get_context("spawn"),
+                # An interrupt is the caller's to answer: the workers are ended by the shutdown below.
+                initializer=signal.signal,
+                initargs=(signal.SIGINT, signal.SIG_IGN),
+            )
             stack.callback(pool.shutdown, wait=True, cancel_futures=True)
             found = pool.map(read, files, chunksize=FILES_A_TASK)
         else:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from fliplens.devices import resolve_device
 from fliplens.errors import FliplensError, FliplensWarning, InputError, MissingExtraError
 from fliplens.files import sha256_of_file
 from fliplens.progress import track
@@ -266,7 +267,7 @@ def _load(
     from sentence_transformers import SentenceTransformer
     from sentence_transformers.util import is_sentence_transformer_model
 
-    place = _device(device)
+    place = str(resolve_device(device))
     # Layers that a model does not use are drawn at random while it loads: the caller's random state is kept.
     with _quiet(), torch.random.fork_rng(devices=[]):
         try:
@@ -336,22 +337,6 @@ def _checked(inputs: Sequence[str]) -> list[str]:
                     f"{len(texts)}: decode the source as UTF-8 again"
                 ) from error
     return texts
-
-
-def _device(device: str) -> str:
-    """Return the name of a device that exists for "auto", "cpu", "cuda", "cuda:N" or "mps"."""
-    import torch
-
-    cuda, mps = torch.cuda.is_available(), torch.backends.mps.is_available()
-    if device == "auto":
-        return "cuda" if cuda else "mps" if mps else "cpu"
-    kind, _, index = device.partition(":")
-    there = {"cpu": True, "cuda": cuda, "mps": mps}
-    if kind not in there or (index and not index.isdecimal()):
-        raise InputError(f"expected a device of auto, cpu, cuda, cuda:N or mps, found {device!r}")
-    if not there[kind] or (kind == "cuda" and index and int(index) >= torch.cuda.device_count()):
-        raise InputError(f"expected a device {device}, found none on this machine: use auto or cpu")
-    return device
 
 
 def _commit(model: Any) -> str | None:
