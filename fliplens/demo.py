@@ -194,7 +194,13 @@ def _corpus(folder: Path, sentences: int, seed: int, *, overwrite: bool, show_pr
     if not overwrite and marker.is_file():
         found = read_json(marker)
         if isinstance(found, dict) and found.get("settings") == settings:
-            return {split: read_lines(folder / f"{split}.txt") for split in SPLITS}
+            files = {split: folder / f"{split}.txt" for split in SPLITS}
+            if all(file.is_file() for file in files.values()):
+                texts = {split: read_lines(file) for split, file in files.items()}
+                if found.get("sha256") == {split: sha256_of_lines(lines) for split, lines in texts.items()}:
+                    return texts
+            # This very demo, killed while it wrote its sample.
+            overwrite = True
     check_free(folder, marker=MARKER, overwrite=overwrite)
     if sentences < 200:
         raise InputError(f"expected at least 200 sentences for a demo that means anything, found {sentences}")
@@ -206,9 +212,10 @@ def _corpus(folder: Path, sentences: int, seed: int, *, overwrite: bool, show_pr
         )
     held = int(len(sample) * HELD_OUT_SHARE)
     texts = {"dev": sample[:held], "test": sample[held : 2 * held], "train": sample[2 * held :]}
+    # The marker comes first: whatever of the sample a kill leaves is known to be ours.
+    write_json(marker, {"settings": settings, "sha256": {s: sha256_of_lines(t) for s, t in texts.items()}})
     for split, lines in texts.items():
         write_lines(folder / f"{split}.txt", lines)
-    write_json(marker, {"settings": settings, "sha256": {s: sha256_of_lines(t) for s, t in texts.items()}})
     return texts
 
 

@@ -666,10 +666,10 @@ def _result_files(
             "topn": topn,
         }
         # Of the sentences with entities alone, all metrics.
-        rows = ~np.isnan(view.values["entity_recall_strict"]["at_prior"])
+        some = ~np.isnan(view.values["entity_recall_strict"]["at_prior"])
         names = ("precision", "recall_strict", "recall_partial", "f1_strict", "f1_partial")
         for metric in ("precision", "recall", "f1", *(f"entity_{one}" for one in names)):
-            entity[metric] = _summary(np.nan_to_num(view.values[metric]["at_prior"][rows]))
+            entity[metric] = _summary(np.nan_to_num(view.values[metric]["at_prior"][some]))
         files.append(
             (
                 "precision_recall",

@@ -6,6 +6,7 @@ stdout carries results and nothing else; progress, warnings and errors go to std
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import signal
@@ -23,6 +24,9 @@ __all__ = ["main"]
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit status."""
     signal.signal(signal.SIGTERM, _stop)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # A terminal that lacks a letter shows ? for it in a table; JSON escapes it.
+        sys.stdout.reconfigure(errors="replace")
     with warnings.catch_warnings():
         # One line each, without the source line that caused it.
         warnings.showwarning = _show_warning  # type: ignore[assignment]

@@ -23,6 +23,8 @@ def run(args: argparse.Namespace) -> int:
     set_threads(args.threads)
     if bool(args.texts) == (args.embeddings is not None):
         raise InputError("expected either texts or --embeddings F.npy, found both or neither")
+    if args.embeddings is not None and args.encoder is not None:
+        raise InputError("expected no --encoder with --embeddings, found both: these vectors are made already")
     lens = Lens.load(args.lens, vocabulary=args.vocab).to(resolve_device(args.device))
     inputs, vectors = _from_file(args) if args.embeddings is not None else _from_texts(args, lens)
     # A small vocabulary refuses too large an n that was asked for, not one that nobody named.

@@ -13,8 +13,13 @@ __all__ = ["print_evaluation", "print_json", "print_table", "print_text"]
 
 
 def print_json(value: Any) -> None:
-    """Write one JSON document to stdout."""
-    sys.stdout.write(json.dumps(value, ensure_ascii=False, indent=2, allow_nan=False) + "\n")
+    """Write one JSON document to stdout; in escapes where the terminal's encoding lacks a letter."""
+    text = json.dumps(value, ensure_ascii=False, indent=2, allow_nan=False)
+    try:
+        text.encode(sys.stdout.encoding or "utf-8")
+    except UnicodeEncodeError:
+        text = json.dumps(value, indent=2, allow_nan=False)
+    sys.stdout.write(text + "\n")
 
 
 def print_text(text: str) -> None:

@@ -17,16 +17,18 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     """Parse a command line; leave with status 2 and one line where it is wrong.
 
     argparse hands the free arguments of a command (sentences, key=value) out once, before the first flag, and
-    calls those behind a flag unknown; here they go where they belong.
+    calls those behind a flag unknown; here they go where they belong. What follows `--` is free in any case.
     """
     parser = build_parser()
     args, left = parser.parse_known_args(argv)
+    end = left.index("--") if "--" in left else len(left)
+    left, behind = left[:end], left[end + 1 :]
     flags = [item for item in left if item.startswith("-")]
     free = getattr(args, args.free, None) if hasattr(args, "free") else None
-    if flags or (left and free is None):
-        parser.error(f"unrecognised arguments: {' '.join(flags or left)}")
+    if flags or (left + behind and free is None):
+        parser.error(f"unrecognised arguments: {' '.join(flags or left + behind)}")
     if free is not None:
-        free.extend(left)
+        free.extend(left + behind)
     return args
 
 
