@@ -20,7 +20,7 @@ from fliplens.embeddings import (
 )
 from fliplens.encoders import Encoder
 from fliplens.errors import FliplensError, InputError
-from fliplens.files import atomic_file, check_free, sha256_of_file, sha256_of_lines, write_json
+from fliplens.files import atomic_file, check_free, is_empty, sha256_of_file, sha256_of_lines, write_json
 from fliplens.progress import Progress
 
 __all__ = ["encode_texts"]
@@ -119,7 +119,7 @@ def _same_job(found: Manifest, job: Manifest) -> bool:
 
 def _finished(out: Path, job: Manifest, *, single: bool, overwrite: bool) -> bool:
     """Return whether `out` already holds this very job, finished; refuse to replace anything else unasked."""
-    taken = out.is_file() if single else (out.is_dir() and any(out.iterdir())) or out.is_file()
+    taken = out.is_file() if single else out.is_file() or not is_empty(out)
     if not taken or overwrite:
         return False
     manifest = manifest_path(out)

@@ -24,6 +24,7 @@ from fliplens.metrics import (
     entity_scores,
     estimate,
     estimate_perplexity,
+    estimates,
     hits,
     precision_recall_f1,
 )
@@ -299,6 +300,4 @@ def _per_sentence(top: NDArray[np.int64], request: _Request) -> dict[str, NDArra
 
 def _entity_recall(top: NDArray[np.int64], entities: Entities, depth: int) -> EntityRecall:
     strict, partial = entity_recall(top, *entities.arrays(), range(1, depth + 1))
-    return EntityRecall(
-        tuple(estimate(column) for column in strict.T), tuple(estimate(column) for column in partial.T)
-    )
+    return EntityRecall(estimates(strict), estimates(partial))

@@ -10,6 +10,7 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import secrets
 import shutil
 from collections.abc import Iterable, Iterator
@@ -22,6 +23,7 @@ __all__ = [
     "atomic_file",
     "atomic_folder",
     "check_free",
+    "is_empty",
     "read_json",
     "read_lines",
     "sha256_of_file",
@@ -97,7 +99,7 @@ def check_free(path: str | Path, *, marker: str, overwrite: bool) -> None:
     path = Path(path)
     if path.exists() and not path.is_dir():
         raise InputError(f"expected a folder to write at {path}, found a file: name another place")
-    if not path.is_dir() or not any(path.iterdir()):
+    if is_empty(path):
         return
     if not (path / marker).is_file():
         raise InputError(
@@ -109,6 +111,11 @@ def check_free(path: str | Path, *, marker: str, overwrite: bool) -> None:
             f"expected an empty or new folder at {path}, found one that holds another run: "
             "name another place, or pass --overwrite (overwrite=True) to replace it"
         )
+
+
+def is_empty(folder: Path) -> bool:
+    """Return whether a folder is absent or holds nothing but what killed writes left: ours, and nobody's work."""
+    return not folder.is_dir() or all(_TEMPORARY.fullmatch(entry.name) for entry in folder.iterdir())
 
 
 def read_json(path: str | Path) -> Any:
@@ -185,6 +192,9 @@ def sha256_of_lines(lines: Iterable[str]) -> str:
         digest.update(len(encoded).to_bytes(8, "little"))
         digest.update(encoded)
     return digest.hexdigest()
+
+
+_TEMPORARY = re.compile(r"\..+\.[0-9a-f]{12}\.tmp")
 
 
 def _temporary_name(path: Path) -> Path:

@@ -7,7 +7,7 @@ values into a mean with its uncertainty.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -22,6 +22,7 @@ __all__ = [
     "entity_scores",
     "estimate",
     "estimate_perplexity",
+    "estimates",
     "hits",
     "precision_recall_f1",
 ]
@@ -29,7 +30,7 @@ __all__ = [
 Values = NDArray[np.float64]
 
 RESAMPLES = 1000
-BLOCK_CELLS = 2**22
+BLOCK_CELLS = 2**21
 
 
 @dataclass(frozen=True)
@@ -69,13 +70,30 @@ def estimate(values: Values, *, resamples: int = RESAMPLES, seed: int = 0) -> Es
         resamples: bootstrap samples of the sentences, drawn with replacement.
         seed: of the bootstrap; the same values and seed give the same interval.
     """
+    return estimates(np.asarray(values)[:, None], resamples=resamples, seed=seed)[0]
+
+
+def estimates(values: Values, *, resamples: int = RESAMPLES, seed: int = 0) -> tuple[Estimate, ...]:
+    """Return the estimate of each column, all from the same bootstrap samples of the sentences.
+
+    Args:
+        values: (n, columns); a row that is NaN in one column is left out of all.
+        resamples: bootstrap samples.
+        seed: of the bootstrap.
+    """
     kept = np.asarray(values, dtype=np.float64)
-    kept = kept[~np.isnan(kept)]
-    if not len(kept):
-        return Estimate(float("nan"), float("nan"), (float("nan"), float("nan")), 0)
-    means = _bootstrap([kept], lambda columns: columns[0].mean(axis=1), resamples, seed)
-    low, high = np.percentile(means, [2.5, 97.5])
-    return Estimate(float(kept.mean()), float(kept.std() / np.sqrt(len(kept))), (float(low), float(high)), len(kept))
+    kept = kept[~np.isnan(kept).any(axis=1)]
+    n = len(kept)
+    if not n:
+        nothing = Estimate(float("nan"), float("nan"), (float("nan"), float("nan")), 0)
+        return tuple([nothing] * kept.shape[1])
+    means = np.concatenate([(drawn @ kept) / n for drawn in _bootstrap(n, resamples, seed)])
+    low, high = np.percentile(means, [2.5, 97.5], axis=0)
+    error = kept.std(axis=0) / np.sqrt(n)
+    return tuple(
+        Estimate(float(mean), float(se), (float(bottom), float(top)), n)
+        for mean, se, bottom, top in zip(kept.mean(axis=0), error, low, high, strict=True)
+    )
 
 
 def estimate_perplexity(losses: Values, counts: Values, *, resamples: int = RESAMPLES, seed: int = 0) -> Estimate:
@@ -93,11 +111,8 @@ def estimate_perplexity(losses: Values, counts: Values, *, resamples: int = RESA
     if not kept.any():
         return Estimate(float("nan"), float("nan"), (float("nan"), float("nan")), 0)
     loss, count = losses[kept].astype(np.float64), counts[kept].astype(np.float64)
-    samples = _bootstrap(
-        [loss, count],
-        lambda columns: np.exp(columns[0].sum(axis=1) / columns[1].sum(axis=1)),
-        resamples,
-        seed,
+    samples = np.concatenate(
+        [np.exp((drawn @ loss) / (drawn @ count)) for drawn in _bootstrap(len(loss), resamples, seed)]
     )
     low, high = np.percentile(samples, [2.5, 97.5])
     return Estimate(
@@ -105,18 +120,18 @@ def estimate_perplexity(losses: Values, counts: Values, *, resamples: int = RESA
     )
 
 
-def _bootstrap(
-    columns: list[Values], statistic: Callable[[list[Values]], Values], resamples: int, seed: int
-) -> Values:
-    """Return the statistic of `resamples` bootstrap samples, drawn in blocks that bound the memory."""
-    n = len(columns[0])
+def _bootstrap(n: int, resamples: int, seed: int) -> Iterator[Values]:
+    """Yield blocks (k, n) of bootstrap samples: how often each of n sentences was drawn, n draws a sample.
+
+    As counts, a statistic over many columns is one matrix product; blocks bound the memory.
+    """
     random = np.random.default_rng(seed)
     size = max(1, BLOCK_CELLS // n)
-    found = []
     for start in range(0, resamples, size):
-        drawn = random.integers(0, n, size=(min(size, resamples - start), n), dtype=np.int32)
-        found.append(statistic([column[drawn] for column in columns]))
-    return np.concatenate(found)
+        k = min(size, resamples - start)
+        drawn = random.integers(0, n, size=(k, n), dtype=np.int64)
+        drawn += np.arange(k)[:, None] * n
+        yield np.bincount(drawn.ravel(), minlength=k * n).reshape(k, n).astype(np.float64)
 
 
 def hits(top: NDArray[np.integer[Any]], known: csr_matrix) -> NDArray[np.bool_]:

@@ -15,6 +15,7 @@ from fliplens.files import (
     atomic_file,
     atomic_folder,
     check_free,
+    is_empty,
     read_json,
     read_lines,
     sha256_of_file,
@@ -66,6 +67,10 @@ def test_overwrite_never_replaces_a_foreign_folder(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     check_free(tmp_path / "empty", marker="m", overwrite=False)
     check_free(tmp_path / "absent", marker="m", overwrite=False)
+    # What a kill -9 in the middle of a write leaves is nobody's work.
+    (tmp_path / "empty" / ".manifest.json.0123456789ab.tmp").write_text("half")
+    assert is_empty(tmp_path / "empty")
+    check_free(tmp_path / "empty", marker="m", overwrite=False)
 
 
 def test_lines_end_at_line_feeds_only(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from fliplens.metrics import (
     entity_scores,
     estimate,
     estimate_perplexity,
+    estimates,
     hits,
     precision_recall_f1,
 )
@@ -118,6 +119,22 @@ def test_estimate_gives_mean_standard_error_and_a_calibrated_interval() -> None:
         low, high = estimate(random.exponential(size=60), seed=trial).ci95
         covered += low <= 1.0 <= high
     assert 174 <= covered <= 199
+
+
+def test_columns_share_their_bootstrap_samples_and_change_nothing() -> None:
+    values = np.random.default_rng(1).random((70, 3))
+    values[5] = np.nan
+    together = estimates(values, seed=4)
+    for column, one in zip(values.T, together, strict=True):
+        alone = estimate(column, seed=4)
+        assert one.mean == pytest.approx(alone.mean) and one.se == pytest.approx(alone.se)
+        assert one.ci95 == pytest.approx(alone.ci95)
+        assert one.n == 69
+    # The samples themselves, redone one by one.
+    kept = values[~np.isnan(values[:, 0]), 0]
+    drawn = np.random.default_rng(4).integers(0, 69, size=(1000, 69), dtype=np.int64)
+    expected = np.percentile(kept[drawn].mean(axis=1), [2.5, 97.5])
+    assert together[0].ci95 == pytest.approx(tuple(expected))
 
 
 def test_estimates_repeat_and_empty_ones_say_so() -> None:

@@ -106,10 +106,10 @@ def evaluate(world: Path, *flags: object, sdict: str = "rank-8/model.safetensors
     )
 
 
-def accuracy_of(world: Path, view: str = "text", stem: str | None = None) -> dict[str, Any]:
+def accuracy_of(world: Path, view: str = "text", stem: str | None = None, model: str = "") -> dict[str, Any]:
     stem = stem or f"toy_test/test_{view}"
     found: dict[str, Any] = json.loads(
-        (world / "rank-8" / "results" / "accuracy" / f"{stem}_accuracy_summary.json").read_text()
+        (world / "rank-8" / "results" / model / "accuracy" / f"{stem}_accuracy_summary.json").read_text()
     )["metrics"]
     return found
 
@@ -472,7 +472,9 @@ def test_state_dicts_of_every_kind_are_evaluated(world: Path, name: str, prefix:
     (world / "rank-8" / "model.safetensors").unlink()
     write_state(world / "rank-8" / name, identity_state(prefix=prefix), WORDS)
     assert evaluate(world, sdict=f"rank-8/{name}").status == 0
-    assert accuracy_of(world)["accuracy"]["mean"] == 0.6667
+    # State dicts that share a folder keep their results apart.
+    model = "" if name == "model.safetensors" else Path(name).stem
+    assert accuracy_of(world, model=model)["accuracy"]["mean"] == 0.6667
 
 
 def test_a_full_rank_state_dict_is_evaluated(world: Path) -> None:

@@ -15,6 +15,7 @@ from fliplens.files import read_lines
 from fliplens.fitting import Rows
 from fliplens.lens import Lens
 from fliplens.published import evaluate_dataset, write_results
+from fliplens.published.evaluation import inside
 
 __all__ = ["run"]
 
@@ -111,6 +112,12 @@ def _run_published(args: argparse.Namespace) -> int:
     source = Path(args.sdict)
     if not source.exists():
         raise InputError(f"expected a state dict at {source}, found none: download the model, or check the path")
+    # Inside the model's own folder: beside it, two models would overwrite each other's.
+    folder = (source if source.is_dir() else source.parent) / "results"
+    if source.is_file() and source.name != "model.safetensors":
+        # Several state dicts, of several passes say, may share a folder.
+        folder /= source.stem
+    inside(folder, f"{args.out_base or args.dataset}_")
     lens = Lens.load(source, vocabulary=args.vocab).to(resolve_device(args.device))
     _default_topn(args, lens)
     # There the bias counts only when asked for; everywhere else our default is the full bias.
@@ -130,8 +137,6 @@ def _run_published(args: argparse.Namespace) -> int:
         unit_length=args.norm == "l2",
         block_rows=args.batch_size,
     )
-    # Inside the model's own folder: beside it, two models would overwrite each other's.
-    folder = (source if source.is_dir() else source.parent) / "results"
     options = {name: getattr(args, name) for name in (*PUBLISHED, *BOTH)}
     written = [
         path
@@ -139,8 +144,9 @@ def _run_published(args: argparse.Namespace) -> int:
         for path in write_results(lens, done, folder, config=options, base=args.out_base, details=args.save_details)
     ]
     if args.json:
-        documents = [done.result.to_json() for done in evaluations]
-        print_json(documents[0] if len(documents) == 1 else documents)
+        # The first pair's figures on top, as without --sdict; all pairs below, however many there are.
+        pairs = [{"ids": done.ids, **done.result.to_json()} for done in evaluations]
+        print_json({**evaluations[0].result.to_json(), "pairs": pairs})
         return 0
     for done in evaluations:
         shown = " and ".join(f"{key} = {identifier}" for key, identifier in done.ids.items())

@@ -59,12 +59,10 @@ def percent(at: AtPriors, name: str) -> str:
 
 def print_evaluation(title: str, result: EvaluationResult) -> None:
     """Write the metrics of every view as one table."""
-    names = ["with_prior", "without_prior"] + (["at_prior"] if result.prior is not None else [])
-    headings = (
-        {"with_prior": "prior 1", "without_prior": "prior 0", "at_prior": f"prior {result.prior:g}"}
-        if (result.prior is not None)
-        else {"with_prior": "prior 1", "without_prior": "prior 0"}
-    )
+    headings = {"with_prior": "prior 1", "without_prior": "prior 0"}
+    if result.prior is not None and result.prior not in (0.0, 1.0):
+        headings["at_prior"] = f"prior {result.prior:g}"
+    names = list(headings)
     rows: list[list[str]] = []
     for view_name, view in result.views.items():
         for metric, at in view.metrics.items():
