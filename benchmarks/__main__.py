@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import argparse
 import json
-from typing import Any
 
-from benchmarks.registry import RESULTS, Benchmark, benchmarks, data_folder, machine, run_case, work
+from benchmarks.registry import Benchmark, benchmarks, data_folder, machine, run_case, work
+from benchmarks.report import result_path, table, update_readme
 
 
 def main() -> int:
@@ -30,32 +30,19 @@ def main() -> int:
             print(f"{name}: skipped, as FLIPLENS_DATA names no folder of real text")
             continue
         _run(benchmark, args.case)
+    update_readme()
     return 0
 
 
 def _run(benchmark: Benchmark, only: list[str] | None) -> None:
-    path = RESULTS / f"{benchmark.name}.json"
+    path = result_path(benchmark.name)
     earlier = json.loads(path.read_text())["cases"] if only and path.is_file() else {}
     cases = {case: run_case(benchmark.name, case) for case in benchmark.cases if not only or case in only}
-    document: dict[str, Any] = {
-        "benchmark": benchmark.name,
-        "description": benchmark.description,
-        "machine": machine(),
-        "cases": {**earlier, **cases},
-    }
-    RESULTS.mkdir(exist_ok=True)
-    path.write_text(json.dumps(document, indent=2) + "\n")
-    print(f"\n{benchmark.name}: {benchmark.description}\n")
-    headings = ["case", *benchmark.columns]
-    rows = [
-        [case, *(cell(result) for cell in benchmark.columns.values())] for case, result in document["cases"].items()
-    ]
-    print(_markdown(headings, rows))
-
-
-def _markdown(headings: list[str], rows: list[list[str]]) -> str:
-    lines = [headings, ["---"] * len(headings), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    document = {"benchmark": benchmark.name, "machine": machine(), "cases": {**earlier, **cases}}
+    text = json.dumps(document, indent=2, ensure_ascii=False) + "\n"
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(text, encoding="utf-8")
+    print(f"\n{benchmark.name}\n\n{table(benchmark, document)}")
 
 
 raise SystemExit(main())

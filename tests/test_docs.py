@@ -10,6 +10,7 @@ import pytest
 from toys import ToyEncoder, toy_corpus
 
 import fliplens.encoders
+from benchmarks.report import with_results
 from fliplens.cli.reference import reference
 from fliplens.fitting import fit
 from fliplens.lens import Words
@@ -57,3 +58,9 @@ def test_links_of_the_documentation_lead_somewhere() -> None:
     for page in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]:
         for link in re.findall(r"\]\(([^)#:]+)(?:#[\w-]+)?\)", page.read_text(encoding="utf-8")):
             assert (page.parent / link).exists(), f"{page.name} links to {link}"
+
+
+def test_the_readmes_figures_are_those_of_the_committed_benchmarks() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert with_results(text) == text, "run python -m benchmarks, or restore the figures"
+    assert "| FLiP rank 384 |" in text
