@@ -5,7 +5,7 @@ for all, the best linear score of word w for sentence s is e_w · Σ⁻¹ · (s 
 E2 the regularised inverse covariance; training moves on from there.
 
 All vectors here are in training coordinates (`Coordinates`): centred, and scaled so that the mean squared length
-is 1, which makes every constant below independent of the encoder's scale.
+is 1, unless training does not centre. That makes every constant below independent of the encoder's scale.
 """
 
 from __future__ import annotations

@@ -6,6 +6,8 @@ one only prints again.
 
 from __future__ import annotations
 
+import contextlib
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +24,7 @@ from fliplens.encoders import load_encoder
 from fliplens.encoding import encode_texts
 from fliplens.errors import InputError
 from fliplens.evaluation import EvaluationResult, evaluate
-from fliplens.files import check_free, read_json, read_lines, sha256_of_lines, write_json, write_lines
+from fliplens.files import FolderKind, check_free, read_json, read_lines, sha256_of_lines, write_json, write_lines
 from fliplens.fitting import fit
 from fliplens.lens import Lens, Words
 from fliplens.objective import Factors
@@ -37,6 +39,11 @@ __all__ = ["EXAMPLES_PRIOR", "DemoResult", "DemoRow", "run_demo"]
 ENCODER = "minilm"
 MARKER = "demo.json"
 SPLITS = ("train", "dev", "test")
+FOLDER = FolderKind(
+    MARKER,
+    r"demo\.json|results\.json|(train|dev|test)\.txt|(train|dev|test|words)(\.npy|\.npy\.parts|\.manifest\.json)"
+    r"|lens|lip|\..+\.tmp(\.old)?",
+)
 HELD_OUT_SHARE = 0.05
 EXAMPLES = 12
 EXAMPLES_PRIOR = 0.5
@@ -201,7 +208,9 @@ def _corpus(folder: Path, sentences: int, seed: int, *, overwrite: bool, show_pr
                     return texts
             # This very demo, killed while it wrote its sample.
             overwrite = True
-    check_free(folder, marker=MARKER, overwrite=overwrite)
+    check_free(folder, kind=FOLDER, overwrite=overwrite)
+    if folder.is_dir():
+        shutil.rmtree(folder)
     if sentences < 200:
         raise InputError(f"expected at least 200 sentences for a demo that means anything, found {sentences}")
     sample = installed_sentences(sentences, seed=seed, show_progress=show_progress, processes=2)
@@ -222,10 +231,11 @@ def _corpus(folder: Path, sentences: int, seed: int, *, overwrite: bool, show_pr
 def _encoded(path: Path, texts: Sequence[str], encoder: _LazyEncoder) -> Embeddings:
     """Return the vectors of texts: those of an earlier run if they are of just these texts."""
     if path.is_file() and manifest_path(path).is_file():
-        found = open_embeddings(path)
-        manifest = found.manifest
-        if manifest is not None and manifest.source.get("sha256") == sha256_of_lines(texts):
-            return found
+        # A file that cannot be read any more is made again, like one that is not there.
+        with contextlib.suppress(InputError):
+            found = open_embeddings(path)
+            if found.manifest is not None and found.manifest.source.get("sha256") == sha256_of_lines(texts):
+                return found
     return encoder.encode_to(path, texts)
 
 
@@ -242,10 +252,11 @@ def _fitted(
     """Return a lens: an earlier run's if it was made from the same text by the same recipe."""
     config = TrainConfig(rank=rank, seed=seed)
     if (folder / "config.json").is_file():
-        lens = Lens.load(folder)
-        made_from = lens.config.get("data", {}).get("sha256")
-        if made_from == sha256_of_lines(texts["train"]) and lens.config.get("recipe") == config.to_json():
-            return lens
+        with contextlib.suppress(InputError):
+            lens = Lens.load(folder)
+            made_from = lens.config.get("data", {}).get("sha256")
+            if made_from == sha256_of_lines(texts["train"]) and lens.config.get("recipe") == config.to_json():
+                return lens
     lens = fit(
         texts["train"],
         vectors["train"],

@@ -93,11 +93,14 @@ class Manifest:
             and all(isinstance(n, int) and n >= 0 for n in manifest.rows)
             and isinstance(manifest.sha256, list)
             and len(manifest.sha256) == len(manifest.rows)
+            and isinstance(manifest.encoder, str | None)
+            and isinstance(manifest.revision, str | None)
+            and isinstance(manifest.source, dict)
         )
         if not good:
             raise InputError(
-                f"expected dim, dtype ({', '.join(FLOAT_TYPES)}), rows and sha256 lists of one length in {path}, "
-                "found others: encode again"
+                f"expected dim, dtype ({', '.join(FLOAT_TYPES)}), encoder, rows and sha256 lists of one length in "
+                f"{path}, found others: encode again"
             )
         return manifest
 
@@ -141,6 +144,17 @@ class Embeddings:
 
     def __len__(self) -> int:
         return int(self._starts[-1]) if self._index is None else len(self._index)
+
+    def __getitem__(self, row: int) -> NDArray[np.float32]:
+        """Return one vector, (d,); rows count from the end if negative, as in a list."""
+        if not -len(self) <= row < len(self):
+            raise IndexError(f"row {row} of {len(self)}")
+        vector: NDArray[np.float32] = self.rows(np.array([row % len(self)]))[0]
+        return vector
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
+        """Return all rows as one array, for NumPy; `copy` is always granted."""
+        return self.to_numpy().astype(dtype or np.float32, copy=False)
 
     def __repr__(self) -> str:
         return f"Embeddings({self.name!r}, n={len(self)}, dim={self.dim})"
@@ -192,12 +206,17 @@ class Embeddings:
     def concatenate(cls, several: Sequence[Embeddings]) -> Embeddings:
         """Return the rows of several embeddings of one dimension one after the other, still read from their files.
 
+        What is known of their making (the manifest) is kept only where all agree on the encoder.
+
         Raises:
             EmbeddingSpaceError: the dimensions differ.
+            ValueError: some are scaled to unit length as they are read, and some are not.
         """
         first = several[0]
         if len(several) == 1:
             return first
+        if len({one._unit_length for one in several}) > 1:
+            raise ValueError("embeddings scaled to unit length and others do not make one matrix")
         parts: list[NDArray[Any]] = []
         index = []
         offset = 0
@@ -206,7 +225,14 @@ class Embeddings:
             index.append(offset + (np.arange(len(one)) if one._index is None else one._index))
             parts.extend(one._parts)
             offset += int(one._starts[-1])
-        return cls(parts, manifest=first.manifest, name=first.name, index=np.concatenate(index).astype(np.int64))
+        makers = {None if one.manifest is None else one.manifest.encoder for one in several}
+        return cls(
+            parts,
+            manifest=first.manifest if len(makers) == 1 else None,
+            name=" + ".join(one.name for one in several),
+            index=np.concatenate(index).astype(np.int64),
+            unit_length=first._unit_length,
+        )
 
     def bad_rows(self) -> NDArray[np.int64]:
         """Return the numbers (from 0) of the rows that hold NaN or an infinity."""

@@ -20,12 +20,13 @@ from fliplens.embeddings import (
 )
 from fliplens.encoders import Encoder
 from fliplens.errors import FliplensError, InputError
-from fliplens.files import atomic_file, check_free, is_empty, sha256_of_file, sha256_of_lines, write_json
+from fliplens.files import FolderKind, atomic_file, check_free, is_empty, sha256_of_file, sha256_of_lines, write_json
 from fliplens.progress import Progress
 
 __all__ = ["encode_texts"]
 
 ROWS_PER_PART = 4096
+SHARDS = FolderKind("manifest.json", r"manifest\.json|part-\d+\.npy|\..+\.tmp")
 
 
 def encode_texts(
@@ -119,6 +120,8 @@ def _same_job(found: Manifest, job: Manifest) -> bool:
 
 def _finished(out: Path, job: Manifest, *, single: bool, overwrite: bool) -> bool:
     """Return whether `out` already holds this very job, finished; refuse to replace anything else unasked."""
+    if single and out.is_dir():
+        raise InputError(f"expected an .npy file to write at {out}, found a folder: name another place")
     taken = out.is_file() if single else out.is_file() or not is_empty(out)
     if not taken or overwrite:
         return False
@@ -138,7 +141,7 @@ def _resume(folder: Path, job: Manifest, *, overwrite: bool) -> Manifest:
     path = folder / "manifest.json"
     if path.is_file():
         found = Manifest.load(path)
-        if _same_job(found, job):
+        if _same_job(found, job) and not (overwrite and found.complete):
             # A shard is renamed into place before the manifest counts it, so counted shards are whole; check
             # all the same, as a disk may have failed since.
             intact = 0
@@ -148,7 +151,7 @@ def _resume(folder: Path, job: Manifest, *, overwrite: bool) -> Manifest:
                     break
                 intact += 1
             return dataclasses.replace(found, rows=found.rows[:intact], sha256=found.sha256[:intact], complete=False)
-    check_free(folder, marker="manifest.json", overwrite=overwrite)
+    check_free(folder, kind=SHARDS, overwrite=overwrite)
     if folder.exists():
         shutil.rmtree(folder)
     folder.mkdir(parents=True)
@@ -164,5 +167,7 @@ def _join(folder: Path, out: Path, manifest: Manifest) -> None:
         stream.flush()
         # The manifest comes first: a kill before the file has its name leaves a job that the shards finish.
         whole = dataclasses.replace(manifest, rows=[len(shards)], sha256=[sha256_of_file(stream.name)])
+        # An old file under that name goes before the new manifest comes: the two must never be taken for a pair.
+        out.unlink(missing_ok=True)
         write_json(manifest_path(out), whole.to_json())
     shutil.rmtree(folder, ignore_errors=True)

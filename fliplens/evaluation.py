@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
 from fliplens.embeddings import Embeddings, EmbeddingsLike
-from fliplens.entities import Entities
+from fliplens.entities import Entities, read_entities
 from fliplens.errors import InputError
 from fliplens.files import read_lines
 from fliplens.lens import Lens
@@ -36,6 +36,7 @@ __all__ = ["AtPriors", "EntityRecall", "EvaluationResult", "ViewResult", "evalua
 
 MetricChoice = Literal["accuracy", "pr", "all"]
 ENTITY_DEPTH = 50
+DEFAULT_TOPN = 20
 
 
 @dataclass(frozen=True)
@@ -82,9 +83,9 @@ class ViewResult:
 
     metrics: dict[str, AtPriors]
     """accuracy, precision, recall, f1, perplexity: those that were asked for."""
-    entity_recall: dict[str, EntityRecall]
+    entity_recall: dict[str, EntityRecall] = field(repr=False)
     """with_prior, without_prior and perhaps at_prior; empty without entities."""
-    values: dict[str, dict[str, NDArray[np.float64]]]
+    values: dict[str, dict[str, NDArray[np.float64]]] = field(repr=False)
     """Per sentence, metric → prior → (n,): NaN where a sentence does not count. Not part of the JSON."""
     n_evaluated: int
     """Sentences with at least one known word."""
@@ -129,6 +130,14 @@ class EvaluationResult:
         """Sentences without one."""
         return self.views["primary"].n_skipped
 
+    def __str__(self) -> str:
+        lines = [
+            f"{name}: {metric} {at.with_prior} with the prior, {at.without_prior} without"
+            for name, view in self.views.items()
+            for metric, at in view.metrics.items()
+        ]
+        return "\n".join([*lines, f"{self.n_evaluated} sentences, {self.n_skipped} left out"])
+
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON values: `evaluate --json`."""
         primary = self.views["primary"].to_json()
@@ -150,8 +159,8 @@ def evaluate(
     embeddings: EmbeddingsLike,
     *,
     paired: EmbeddingsLike | None = None,
-    entities: Entities | None = None,
-    topn: int = 20,
+    entities: Entities | str | Path | None = None,
+    topn: int | None = None,
     prior: float | None = None,
     metrics: MetricChoice = "all",
     pool: int | None = None,
@@ -164,8 +173,8 @@ def evaluate(
         texts: n sentences, or the path of a file with one a line.
         embeddings: their vectors (n, d), in memory or a path.
         paired: vectors of a second view of the same sentences, such as speech.
-        entities: named entities of the sentences, for entity recall.
-        topn: n of precision, recall and F1.
+        entities: named entities of the sentences, for entity recall, or the path of their JSONL.
+        topn: n of precision, recall and F1; by default 20, or V where that is less.
         prior: one more position of the prior dial, besides 1 and 0.
         metrics: accuracy, pr (precision, recall, F1) or all (both, and perplexity).
         pool: accuracy looks no deeper than this many top words, as the published script does; no limit by
@@ -178,7 +187,9 @@ def evaluate(
     lines = read_lines(texts) if isinstance(texts, str | Path) else list(texts)
     if metrics not in ("accuracy", "pr", "all"):
         raise InputError(f"expected metrics accuracy, pr or all, found {metrics!r}")
-    if metrics != "accuracy" and not 1 <= topn <= len(lens.vocabulary):
+    if topn is None:
+        topn = min(DEFAULT_TOPN, len(lens.vocabulary))
+    if not 1 <= topn <= len(lens.vocabulary):
         raise InputError(f"expected topn from 1 to {len(lens.vocabulary)}, the vocabulary, found {topn}")
     given = {"primary": embeddings} if paired is None else {"primary": embeddings, "paired": paired}
     views = {name: lens.check(view) for name, view in given.items()}
@@ -189,6 +200,13 @@ def evaluate(
         raise InputError(
             f"expected sentences with words of the lens's vocabulary, found none in {len(lines)}: "
             "is it a lens for another language?"
+        )
+    if isinstance(entities, str | Path):
+        entities = read_entities(entities, lines, lens.vocabulary)
+    if entities is not None and entities.entity_row.max(initial=-1) >= len(lines):
+        raise InputError(
+            f"expected entities of {len(lines)} sentences, found some of sentence {entities.entity_row.max() + 1}: "
+            "they belong to a longer text"
         )
     if pool is not None and pool < 1:
         raise InputError(f"expected a pool of at least 1 word, found {pool}")

@@ -14,12 +14,14 @@ import re
 import secrets
 import shutil
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
 from fliplens.errors import InputError
 
 __all__ = [
+    "FolderKind",
     "atomic_file",
     "atomic_folder",
     "check_free",
@@ -40,7 +42,7 @@ def atomic_file(path: str | Path) -> Iterator[IO[bytes]]:
     Missing parent folders are made. On any exception the temporary file is removed and an existing file at
     `path` stays as it was.
     """
-    path = Path(path)
+    path = Path(path).absolute()
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = _temporary_name(path)
     try:
@@ -54,28 +56,39 @@ def atomic_file(path: str | Path) -> Iterator[IO[bytes]]:
         raise
 
 
+@dataclass(frozen=True)
+class FolderKind:
+    """What folders of one kind hold, so that only such a folder is ever replaced."""
+
+    marker: str
+    """A file that each of them has."""
+    entries: str
+    """Regular expression of all names that they may hold."""
+
+
 @contextlib.contextmanager
-def atomic_folder(path: str | Path, *, marker: str, overwrite: bool = False) -> Iterator[Path]:
+def atomic_folder(path: str | Path, *, kind: FolderKind, overwrite: bool = False) -> Iterator[Path]:
     """Yield an empty temporary folder that takes the name `path` once the block ends without an exception.
+
+    A folder that is replaced is moved aside first and deleted last: a kill between the two renames leaves it
+    whole beside `path`, as `.NAME.<hex>.tmp.old`.
 
     Args:
         path: the folder to make.
-        marker: a file that every folder of this kind holds.
+        kind: what folders of its kind hold.
         overwrite: replace a folder of the same kind (see `check_free`).
 
     Raises:
         InputError: see `check_free`.
     """
-    path = Path(path)
-    check_free(path, marker=marker, overwrite=overwrite)
+    path = check_free(path, kind=kind, overwrite=overwrite)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = _temporary_name(path)
     temporary.mkdir()
     try:
         yield temporary
         if path.exists():
-            # Two renames, not delete-then-rename: the old folder is whole until the new one is there.
-            old = temporary.with_suffix(".old")
+            old = temporary.with_suffix(".tmp.old")
             path.rename(old)
             try:
                 temporary.rename(path)
@@ -90,20 +103,29 @@ def atomic_folder(path: str | Path, *, marker: str, overwrite: bool = False) -> 
         raise
 
 
-def check_free(path: str | Path, *, marker: str, overwrite: bool) -> None:
-    """Raise InputError if writing a folder at `path` would replace something without leave.
+def check_free(path: str | Path, *, kind: FolderKind, overwrite: bool) -> Path:
+    """Return the absolute path of a folder that may be written, or raise InputError.
 
     Called before long work, so that an output that cannot be written is known at once. Even with `overwrite`
-    only a folder that holds `marker` is replaced: a slip of the hand must not delete somebody's home.
+    only a folder that holds nothing but what its kind does is replaced: a slip of the hand must not delete
+    somebody's work.
     """
-    path = Path(path)
+    path = Path(path).absolute()
+    here = Path.cwd()
+    if path == here or path in here.parents:
+        raise InputError(f"expected a folder of its own to write, found {path}, where you are: name one inside it")
     if path.exists() and not path.is_dir():
         raise InputError(f"expected a folder to write at {path}, found a file: name another place")
+    above = next(parent for parent in path.parents if parent.exists())
+    if not above.is_dir() or not os.access(above, os.W_OK | os.X_OK):
+        raise InputError(f"expected {above} to be a folder that can be written to, found none: name another place")
     if is_empty(path):
-        return
-    if not (path / marker).is_file():
+        return path
+    foreign = [entry.name for entry in path.iterdir() if not re.fullmatch(kind.entries, entry.name)]
+    if foreign or not (path / kind.marker).is_file():
+        shown = f"other files ({sorted(foreign)[0]})" if foreign else f"no {kind.marker}"
         raise InputError(
-            f"expected an empty or new folder at {path}, found one with other files and no {marker}: "
+            f"expected an empty or new folder at {path}, found one with {shown}: it is not ours to replace, "
             "name another place"
         )
     if not overwrite:
@@ -111,6 +133,7 @@ def check_free(path: str | Path, *, marker: str, overwrite: bool) -> None:
             f"expected an empty or new folder at {path}, found one that holds another run: "
             "name another place, or pass --overwrite (overwrite=True) to replace it"
         )
+    return path
 
 
 def is_empty(folder: Path) -> bool:
@@ -194,7 +217,7 @@ def sha256_of_lines(lines: Iterable[str]) -> str:
     return digest.hexdigest()
 
 
-_TEMPORARY = re.compile(r"\..+\.[0-9a-f]{12}\.tmp")
+_TEMPORARY = re.compile(r"\..+\.[0-9a-f]{12}\.tmp(\.old)?")
 
 
 def _temporary_name(path: Path) -> Path:

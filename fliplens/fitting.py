@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 import fliplens
 from fliplens.devices import resolve_device
 from fliplens.embeddings import Embeddings, EmbeddingsLike, as_embeddings
-from fliplens.errors import FliplensError, FliplensWarning, InputError
+from fliplens.errors import EmbeddingSpaceWarning, FliplensError, FliplensWarning, InputError
 from fliplens.evaluation import evaluate
 from fliplens.files import read_lines, sha256_of_lines
 from fliplens.fingerprint import Fingerprint
@@ -147,7 +147,8 @@ def fit(
             default what the embeddings' manifest says.
         config: the recipe; `TrainConfig()` by default.
         hold_out: share of the rows, 0..0.5, held out to stop on where no dev data is given: a seeded draw,
-            identical texts together, at most 4,000 rows. 0 trains on every row to the last pass.
+            identical texts together, at most 4,000 rows. 0, or a share of fewer than 20 rows, trains on every
+            row to the last pass.
         drop_bad_rows: go on without rows that hold NaN or infinite values, instead of refusing them.
         device: auto, cpu, cuda or mps.
         show_progress: bars on stderr.
@@ -235,7 +236,8 @@ def _hold_out(rows: Rows, seed: int, share: float = HELD_OUT_SHARE) -> tuple[Row
     wanted = min(HELD_OUT_MOST, int(n * share))
     if wanted < HELD_OUT_LEAST:
         return rows, None
-    _, group = np.unique(np.asarray(rows.texts, dtype=object).astype(str), return_inverse=True)
+    numbers: dict[str, int] = {}
+    group = np.fromiter((numbers.setdefault(text, len(numbers)) for text in rows.texts), np.int64, n)
     order = np.random.default_rng(seed).permutation(group.max() + 1)
     sizes = np.bincount(group)
     # Whole groups, in random order, until the share is reached; a text that fills it alone is never held out.
@@ -265,17 +267,27 @@ def _encoder(
     encoder: Encoder | str | None, embeddings: Embeddings, config: TrainConfig, device: str
 ) -> tuple[Encoder | None, str | None]:
     """Return the encoder to anchor with (None where the anchor needs none) and the spec to record."""
-    if encoder is None and embeddings.manifest is not None:
-        encoder = embeddings.manifest.encoder
-    spec = encoder if isinstance(encoder, str) or encoder is None else encoder.spec
-    if encoder is None or config.anchor not in ("auto", "words"):
+    made_by = None if embeddings.manifest is None else embeddings.manifest.encoder
+    if encoder is None:
+        encoder = made_by
+    if encoder is None:
+        return None, None
+    from fliplens.encoders import canonical_spec, load_encoder
+
+    spec = canonical_spec(encoder) if isinstance(encoder, str) else encoder.spec
+    if made_by is not None and made_by != spec:
+        warnings.warn(
+            f"{embeddings.name} says that {made_by} made its vectors, but the encoder named is {spec}: "
+            "words of the one are no anchor in the space of the other",
+            EmbeddingSpaceWarning,
+            stacklevel=3,
+        )
+    if config.anchor not in ("auto", "words"):
         return None, spec
     maker: Encoder
     if not isinstance(encoder, str):
         maker = encoder
     else:
-        from fliplens.encoders import load_encoder
-
         try:
             maker = load_encoder(encoder, device=device)
         except InputError:

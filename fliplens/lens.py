@@ -23,6 +23,9 @@ from fliplens.vocabulary import Vocabulary
 
 __all__ = ["Lens", "TopWords", "Word", "Words"]
 
+DEFAULT_N = 10
+SHOWN_ROWS = 20
+
 
 @dataclass(frozen=True)
 class Word:
@@ -109,6 +112,16 @@ class TopWords(Sequence[Words]):
 
     def __iter__(self) -> Iterator[Words]:
         return (self[row] for row in range(len(self)))
+
+    def _repr_html_(self) -> str:
+        """Return an HTML table of one line a vector, the first SHOWN_ROWS of them."""
+        rows = "".join(
+            f'<tr><td>{row}</td><td style="text-align:left">{html.escape(str(self[row]))}</td></tr>'
+            for row in range(min(len(self), SHOWN_ROWS))
+        )
+        left = len(self) - SHOWN_ROWS
+        rest = f"<tr><td></td><td>and {left} more</td></tr>" if left > 0 else ""
+        return f"<table><thead><tr><th>row</th><th>words</th></tr></thead><tbody>{rows}{rest}</tbody></table>"
 
 
 class Lens:
@@ -232,17 +245,19 @@ class Lens:
             out[start : start + len(block)] = block.add_(bias).cpu().numpy()
         return out
 
-    def top(self, embeddings: EmbeddingsLike, n: int = 10, *, prior: float = 1.0) -> TopWords:
+    def top(self, embeddings: EmbeddingsLike, n: int | None = None, *, prior: float = 1.0) -> TopWords:
         """Return the n best words of every vector.
 
         Args:
             embeddings: (rows, d).
-            n: how many words, 1..V.
+            n: how many words, 1..V; by default 10, or V where that is less.
             prior: position of the prior dial, 0..1.
 
         Raises:
             InputError: n out of range, or vectors that do not fit (see `check`).
         """
+        if n is None:
+            n = min(DEFAULT_N, len(self.vocabulary))
         if not 1 <= n <= len(self.vocabulary):
             raise InputError(f"expected n from 1 to {len(self.vocabulary)}, the size of the vocabulary, found {n}")
         vectors, bias = self.check(embeddings), self.bias(prior)
@@ -257,20 +272,31 @@ class Lens:
             probabilities[here] = (values - softmax_(block)[:, None]).exp().cpu().numpy()
         return TopWords(indices, scores, probabilities, self.vocabulary)
 
-    def words(self, embedding: NDArray[np.floating[Any]] | Tensor, n: int = 10, *, prior: float = 1.0) -> Words:
+    def words(
+        self,
+        embedding: NDArray[np.floating[Any]] | Tensor | Sequence[float],
+        n: int | None = None,
+        *,
+        prior: float = 1.0,
+    ) -> Words:
         """Return the n best words of one vector.
 
         Args:
-            embedding: (d,) or (1, d).
-            n: how many words, 1..V.
+            embedding: (d,) or (1, d); to read a text, encode it first.
+            n: how many words, 1..V; by default 10, or V where that is less.
             prior: position of the prior dial: 1 is the published formula, 0 removes the prior.
 
         Raises:
-            InputError: more than one vector (use `top`), or see `top`.
+            InputError: more than one vector (use `top`), a text, or see `top`.
         """
-        matrix = embedding[None, :] if embedding.ndim == 1 else embedding
+        vector = embedding if isinstance(embedding, Tensor) else np.asarray(embedding)
+        if isinstance(vector, np.ndarray) and vector.dtype.kind == "U":
+            raise InputError(
+                "expected a vector, found a text: encode it first, load_encoder(lens.encoder).encode([text])[0]"
+            )
+        matrix = vector[None, :] if vector.ndim == 1 else vector
         if matrix.ndim != 2 or matrix.shape[0] != 1:
-            raise InputError(f"expected one vector (d,), found shape {tuple(embedding.shape)}: use top() for many")
+            raise InputError(f"expected one vector (d,), found shape {tuple(vector.shape)}: use top() for many")
         return self.top(matrix, n, prior=prior)[0]
 
     def save(self, folder: str | Path, *, overwrite: bool = False) -> None:
@@ -314,8 +340,8 @@ def _check_shapes(factors: Factors, n_words: int, prior: Tensor | None, mean: Te
         "rows of E1 (or E)": (E1.shape[0], n_words),
         "columns of E1": (E1.shape[1], E1.shape[1] if E2 is None else E2.shape[0]),
         "entries of b": (b.numel() if b.ndim == 1 else -1, n_words),
-        "entries of prior": (n_words if prior is None else prior.numel(), n_words),
-        "entries of mean": (dim if mean is None else mean.numel(), dim),
+        "entries of prior": (n_words if prior is None else prior.numel() if prior.ndim == 1 else -1, n_words),
+        "entries of mean": (dim if mean is None else mean.numel() if mean.ndim == 1 else -1, dim),
     }
     for what, (found, wanted) in expected.items():
         if found != wanted:

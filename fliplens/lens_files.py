@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from fliplens.errors import FliplensError, InputError
-from fliplens.files import atomic_folder, read_json, write_json
+from fliplens.files import FolderKind, atomic_folder, read_json, write_json
 from fliplens.fingerprint import Fingerprint
 from fliplens.objective import Factors
 from fliplens.tokenisation import Tokeniser
@@ -26,10 +26,12 @@ from fliplens.vocabulary import Vocabulary
 if TYPE_CHECKING:
     from fliplens.lens import Lens
 
-__all__ = ["FORMAT_VERSION", "load_lens", "save_lens"]
+__all__ = ["FORMAT_VERSION", "LENS_FOLDER", "load_lens", "save_lens"]
 
 FORMAT_VERSION = 1
 MODEL, VOCABULARY, CONFIG, OURS = "model.safetensors", "vocab.json", "config.json", "lens.safetensors"
+LENS_FOLDER = FolderKind(MODEL, r"model\.safetensors|vocab\.json|config\.json|lens\.safetensors|results")
+"""A lens folder; `results` are what the published evaluation call writes there, and go with the lens."""
 HUB = "hub:"
 
 
@@ -37,7 +39,7 @@ def save_lens(lens: Lens, folder: str | Path, *, overwrite: bool) -> None:
     """Write `lens` as a folder, whole or not at all; see `Lens.save`."""
     from safetensors.torch import save
 
-    with atomic_folder(folder, marker=MODEL, overwrite=overwrite) as target:
+    with atomic_folder(folder, kind=LENS_FOLDER, overwrite=overwrite) as target:
         b = lens.factors.b.cpu().reshape(-1, 1).contiguous()
         E1 = lens.factors.E1.cpu().contiguous()
         E2 = lens.factors.E2
@@ -168,7 +170,7 @@ def _read_tensors(path: Path) -> dict[str, Tensor]:
 def _find_vocabulary(folder: Path, given: str | Path | None) -> Path:
     if given is not None:
         return Path(given)
-    for candidate in (folder / VOCABULARY, folder.resolve().parent / VOCABULARY):
+    for candidate in (folder / VOCABULARY, folder.absolute().parent / VOCABULARY):
         if candidate.is_file():
             return candidate
     raise InputError(f"expected {VOCABULARY} in {folder} or in the folder above it, found none: name it with --vocab")
@@ -188,28 +190,41 @@ def _download(source: str) -> Path:
     pieces = name.split("/")
     if len(pieces) < 2 or not all(pieces) or ".." in pieces:
         raise InputError(f"expected {HUB}OWNER/REPO[/SUBFOLDER][@REVISION], found {source!r}")
+    repository, subfolder = "/".join(pieces[:2]), "/".join(pieces[2:])
+    model = _fetch(repository, f"{subfolder}/{MODEL}".lstrip("/"), revision or None, source)
+    if model is None:
+        raise InputError(f"expected {MODEL} in {source}, found none: name the variant's folder")
+    # Snapshots lie in folders named by their commit: the other files must be of the same one.
+    folder = model.parent
+    commit = model.parents[subfolder.count("/") + 1 if subfolder else 0].name
+    for file in (VOCABULARY, CONFIG, OURS):
+        # Published folders may lack config.json and always lack ours.
+        found = _fetch(repository, f"{subfolder}/{file}".lstrip("/"), commit, source)
+        if found is None and file == VOCABULARY and subfolder:
+            above = subfolder.rpartition("/")[0]
+            _fetch(repository, f"{above}/{file}".lstrip("/"), commit, source)
+    return folder
+
+
+def _fetch(repository: str, file: str, revision: str | None, source: str) -> Path | None:
+    """Return the cached path of one file of a Hub repository, None where the repository has no such file."""
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, LocalEntryNotFoundError
 
-    repository, subfolder = "/".join(pieces[:2]), "/".join(pieces[2:])
-    folder = Path()
-    for file in (MODEL, VOCABULARY, CONFIG, OURS):
-        try:
-            found = hf_hub_download(repository, file, subfolder=subfolder or None, revision=revision or None)
-        except LocalEntryNotFoundError as error:
-            raise FliplensError(
-                f"could not reach the Hub for {source}, and it is not in the local cache: "
-                "check the connection, or HF_HUB_OFFLINE"
-            ) from error
-        except EntryNotFoundError as error:
-            if file in (CONFIG, OURS, VOCABULARY):
-                # Published folders may lack config.json and always lack ours; a vocabulary may lie one up.
-                continue
-            raise InputError(f"expected {file} in {source}, found none: name the variant's folder") from error
-        except (HfHubHTTPError, OSError, ValueError) as error:
-            raise FliplensError(
-                f"could not fetch {file} of {source} from the Hub ({' '.join(str(error).split())[:160]})"
-            ) from error
-        if file == MODEL:
-            folder = Path(found).parent
-    return folder
+    try:
+        return Path(hf_hub_download(repository, file, revision=revision))
+    except LocalEntryNotFoundError as error:
+        if not file.endswith(MODEL):
+            # Offline the client cannot tell a file that never was from one that was not fetched; without the
+            # optional ones a lens reads words all the same, and a missing vocabulary is told further on.
+            return None
+        raise FliplensError(
+            f"could not reach the Hub for {source}, and it is not in the local cache: "
+            "check the connection, or HF_HUB_OFFLINE"
+        ) from error
+    except EntryNotFoundError:
+        return None
+    except (HfHubHTTPError, OSError, ValueError) as error:
+        raise FliplensError(
+            f"could not fetch {file} of {source} from the Hub ({' '.join(str(error).split())[:160]})"
+        ) from error

@@ -112,8 +112,8 @@ def accumulate(
         bags: the n bags of words.
         weights: float32 (n,), what each row's loss counts: alpha and 1 - alpha for two views; 1 by default.
         workspace: memory to use again; a new one by default.
-        precision: of the three large products. bfloat16 rounds their inputs to 8 bits; sums over the batch,
-            the softmax and the loss stay float32.
+        precision: of the three large products. bfloat16 rounds their inputs and each product to 8 bits; the
+            softmax, the loss and the sums over blocks and batches are float32.
 
     Returns:
         Σ_n weight_n · L(s_n), natural logarithm.

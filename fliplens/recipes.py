@@ -25,25 +25,25 @@ class TrainConfig:
     """Passes over the training rows, at most."""
     batch_size: int = 256
     """Rows a step."""
-    learning_rate: float = 1e-3
-    """AdamW's rate for the word factors E1 (for the one matrix of LiP, see `learning_rate_full`)."""
-    learning_rate_full: float = 1e-1
-    """AdamW's rate for the one matrix of the full-rank baseline."""
+    learning_rate: float | None = None
+    """AdamW's rate for the word factors E1, or for the one matrix of LiP; None takes what suits each: 1e-3 for E1,
+    0.1 for LiP, which has no projection to make its steps longer."""
     learning_rate_projection: float = 5e-2
     """AdamW's rate for the projection E2."""
     learning_rate_bias: float = 1e-2
     """AdamW's rate for the bias."""
     schedule: Literal["linear", "plateau"] = "linear"
     """linear: all rates fall to zero over the passes; plateau: multiplied by `plateau_factor` when the dev
-    score has not risen for `plateau_patience` evaluations."""
+    score has not risen for more than `plateau_patience` evaluations."""
     plateau_factor: float = 0.5
     """What the plateau schedule multiplies the rates by."""
     plateau_patience: int = 2
-    """Evaluations without a better dev score that the plateau schedule waits before it acts."""
+    """Evaluations without a better dev score that the plateau schedule lets pass; it acts at the next."""
     evaluate_every: int = 1
     """Passes between two evaluations on dev."""
     patience: int = 5
-    """Evaluations without a better dev score after which training stops; the best weights are kept."""
+    """Evaluations without a better dev score that are let pass; training stops at the next. The best weights are
+    kept."""
     stop_topk_factor: float = 1.0
     """The dev score is the share of a row's k distinct words among its top `stop_topk_factor` · k."""
     stop_prior: float = 1.0
@@ -53,7 +53,9 @@ class TrainConfig:
     weight_decay: float = 0.0
     """λ2, AdamW's decoupled weight decay, on E2 only."""
     centre: bool = True
-    """Train on s - m; folded into the bias of the finished lens."""
+    """Train on s - m, scaled to mean squared length 1; folded into the finished lens. Random factors start with
+    the log unigrams as their bias where this is true, and near zero, as the published code does, where it is
+    false."""
     whiten: bool = False
     """Train on whitened embeddings; folded into E2. Not for LiP, whose exact zeros it would fill."""
     anchor: Literal["auto", "words", "sentences", "random"] = "auto"
@@ -78,16 +80,16 @@ class TrainConfig:
             if not (_whole(getattr(self, name)) and getattr(self, name) >= 1):
                 self._refuse(name, "a whole number of at least 1")
         for name in ("plateau_patience", "seed"):
-            if not (_whole(getattr(self, name)) and getattr(self, name) >= 0):
-                self._refuse(name, "a whole number of at least 0")
+            if not (_whole(getattr(self, name)) and 0 <= getattr(self, name) < 2**63):
+                self._refuse(name, "a whole number from 0 to 2^63 - 1")
         for name in ("alpha", "stop_prior"):
             if not (_real(getattr(self, name)) and 0 <= getattr(self, name) <= 1):
                 self._refuse(name, "a number from 0 to 1")
         for name in ("l1", "weight_decay"):
             if not (_real(getattr(self, name)) and 0 <= getattr(self, name) < float("inf")):
                 self._refuse(name, "a number of at least 0")
-        rates = ("learning_rate", "learning_rate_full", "learning_rate_projection", "learning_rate_bias")
-        for name in (*rates, "stop_topk_factor"):
+        rates = () if self.learning_rate is None else ("learning_rate",)
+        for name in (*rates, "learning_rate_projection", "learning_rate_bias", "stop_topk_factor"):
             if not (_real(getattr(self, name)) and 0 < getattr(self, name) < float("inf")):
                 self._refuse(name, "a number above 0")
         if not (_real(self.plateau_factor) and 0 < self.plateau_factor < 1):
@@ -107,6 +109,12 @@ class TrainConfig:
 
     def _refuse(self, name: str, expected: str) -> None:
         raise InputError(f"expected {name} to be {expected}, found {getattr(self, name)!r}")
+
+    def first_rate(self, *, full: bool) -> float:
+        """Return the learning rate of E1, or of LiP's one matrix."""
+        if self.learning_rate is not None:
+            return self.learning_rate
+        return 1e-1 if full else 1e-3
 
     @classmethod
     def from_recipe(cls, recipe: str = "default", **overrides: Any) -> TrainConfig:
@@ -148,7 +156,6 @@ RECIPES: dict[str, TrainConfig] = {
         passes=100,
         batch_size=6000,
         learning_rate=5e-3,
-        learning_rate_full=5e-3,
         learning_rate_projection=5e-3,
         learning_rate_bias=5e-3,
         schedule="plateau",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,7 @@ from fliplens.fitting import HELD_OUT_SHARE, VocabularyConfig
 from fliplens.recipes import TrainConfig
 from fliplens.tokenisation import Tokeniser
 
-__all__ = ["FitSettings", "parse_override", "read_yaml"]
+__all__ = ["FitSettings", "is_override", "parse_override", "read_yaml"]
 
 DATA = ("texts", "embeddings", "paired", "dev_texts", "dev_embeddings", "dev_paired", "encoder", "output")
 HOLD_OUT = "hold_out"
@@ -109,12 +110,22 @@ def parse_override(text: str) -> tuple[str, Any]:
     import yaml
 
     name, separator, value = text.partition("=")
+    name = name.strip().replace("-", "_")
     if not separator or not name:
         raise InputError(f"expected key=value, found {text!r}")
+    if name in DATA:
+        # Paths and names are what they look like: 007 is a folder, not a number.
+        return name, value
     try:
-        return name.strip().replace("-", "_"), yaml.safe_load(value)
+        return name, yaml.safe_load(value)
     except yaml.YAMLError as error:
         raise InputError(f"expected a YAML value for {name}, found {value!r}") from error
+
+
+def is_override(argument: str) -> bool:
+    """Return whether a free argument of the command line is `key=value` rather than the path of a file."""
+    name, separator, _ = argument.partition("=")
+    return bool(separator) and re.fullmatch(r"[\w.-]+", name) is not None and not Path(argument).is_file()
 
 
 def read_yaml(path: str | Path) -> dict[str, Any]:

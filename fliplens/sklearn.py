@@ -89,7 +89,7 @@ class LensTransformer(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         check_is_fitted(self)
         return self.lens_.scores(validate_data(self, X, dtype=np.float32, reset=False), prior=self.prior)
 
-    def top_words(self, X: Any, n: int = 10) -> TopWords:
+    def top_words(self, X: Any, n: int | None = None) -> TopWords:
         """Return the n best words of every vector of X (rows, d)."""
         check_is_fitted(self)
         return self.lens_.top(validate_data(self, X, dtype=np.float32, reset=False), n, prior=self.prior)

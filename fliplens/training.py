@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -23,7 +24,7 @@ from fliplens.anchoring import (
 )
 from fliplens.devices import multiplies_bfloat16
 from fliplens.embeddings import Embeddings
-from fliplens.errors import FliplensError, InputError
+from fliplens.errors import FliplensError, FliplensWarning, InputError
 from fliplens.metrics import accuracy, hits
 from fliplens.objective import Bags, Factors, Precision, Workspace, accumulate, soft_threshold_
 from fliplens.progress import Progress
@@ -138,6 +139,12 @@ def train(
                 f"{view.primary.name} and {view.paired.dim} in {view.paired.name}"
             )
     rank = _rank(config, dim)
+    if rank is None and config.weight_decay:
+        warnings.warn(
+            "weight_decay has no effect with rank=full: it is on the projection, which one matrix does not have",
+            FliplensWarning,
+            stacklevel=2,
+        )
     precision: Precision
     if config.precision == "auto":
         precision = "bfloat16" if multiplies_bfloat16(device.type) else "float32"
@@ -332,7 +339,7 @@ def _small_bias(n_words: int, generator: torch.Generator) -> Tensor:
 def _optimiser(factors: Factors, gradients: Factors, config: TrainConfig) -> torch.optim.AdamW:
     for parameter, gradient in zip(factors.tensors(), gradients.tensors(), strict=True):
         parameter.grad = gradient
-    first = config.learning_rate_full if factors.E2 is None else config.learning_rate
+    first = config.first_rate(full=factors.E2 is None)
     groups: list[dict[str, Any]] = [{"params": [factors.E1], "lr": first}]
     if factors.E2 is not None:
         groups.append(
@@ -381,7 +388,10 @@ def _batch(
 
 
 def _dev_score(factors: Factors, dev: Views, config: TrainConfig, coordinates: Coordinates) -> float:
-    """Return the mean over views and rows of the share of known words among the top k · factor."""
+    """Return the mean over all views and rows of the share of known words among the top k · factor.
+
+    All views count alike whatever alpha is, as in the published code's `recall_avg`.
+    """
     folded = coordinates.fold(factors.map(lambda tensor: tensor.cpu()))
     bias = folded.b + (config.stop_prior - 1.0) * factors.b.cpu()
     n_known = np.diff(dev.counts.indptr).astype(np.int64)
@@ -390,7 +400,7 @@ def _dev_score(factors: Factors, dev: Views, config: TrainConfig, coordinates: C
     folded = folded.map(lambda tensor: tensor.to(device))
     bias = bias.to(device)
     scores = []
-    for view, _ in dev.weighted(config.alpha):
+    for view in [dev.primary] if dev.paired is None else [dev.primary, dev.paired]:
         values = []
         for start, block in score_blocks(view, folded):
             top, _ = top_n(block.add_(bias), depth)

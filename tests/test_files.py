@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from fliplens.errors import InputError
 from fliplens.files import (
+    FolderKind,
     atomic_file,
     atomic_folder,
     check_free,
@@ -23,6 +24,8 @@ from fliplens.files import (
     write_json,
     write_lines,
 )
+
+KIND = FolderKind("m", "m|left")
 
 
 def names(folder: Path) -> list[str]:
@@ -42,16 +45,16 @@ def test_an_exception_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> No
 
 def test_a_folder_is_replaced_whole_and_only_if_it_is_of_its_kind(tmp_path: Path) -> None:
     target = tmp_path / "lens"
-    with atomic_folder(target, marker="m") as folder:
+    with atomic_folder(target, kind=KIND) as folder:
         (folder / "m").write_text("1")
         (folder / "left").write_text("over")
-    with pytest.raises(InputError, match="another run"), atomic_folder(target, marker="m"):
+    with pytest.raises(InputError, match="another run"), atomic_folder(target, kind=KIND):
         pass
-    with pytest.raises(RuntimeError), atomic_folder(target, marker="m", overwrite=True) as folder:
+    with pytest.raises(RuntimeError), atomic_folder(target, kind=KIND, overwrite=True) as folder:
         (folder / "m").write_text("2")
         raise RuntimeError
     assert (target / "m").read_text() == "1"
-    with atomic_folder(target, marker="m", overwrite=True) as folder:
+    with atomic_folder(target, kind=KIND, overwrite=True) as folder:
         (folder / "m").write_text("3")
     assert names(target) == ["m"]
     assert (target / "m").read_text() == "3"
@@ -61,16 +64,27 @@ def test_a_folder_is_replaced_whole_and_only_if_it_is_of_its_kind(tmp_path: Path
 def test_overwrite_never_replaces_a_foreign_folder(tmp_path: Path) -> None:
     (tmp_path / "thesis.txt").write_text("years of work")
     with pytest.raises(InputError, match="other files"):
-        check_free(tmp_path, marker="m", overwrite=True)
+        check_free(tmp_path, kind=KIND, overwrite=True)
     with pytest.raises(InputError, match="found a file"):
-        check_free(tmp_path / "thesis.txt", marker="m", overwrite=True)
+        check_free(tmp_path / "thesis.txt", kind=KIND, overwrite=True)
     (tmp_path / "empty").mkdir()
-    check_free(tmp_path / "empty", marker="m", overwrite=False)
-    check_free(tmp_path / "absent", marker="m", overwrite=False)
+    check_free(tmp_path / "empty", kind=KIND, overwrite=False)
+    check_free(tmp_path / "absent", kind=KIND, overwrite=False)
+    for place in (".", str(Path.cwd().parent)):
+        with pytest.raises(InputError, match="where you are"):
+            check_free(place, kind=KIND, overwrite=True)
+    with pytest.raises(InputError, match="can be written to"):
+        check_free(tmp_path / "thesis.txt" / "lens", kind=KIND, overwrite=False)
+    # One foreign file among our own is enough to leave all of them alone.
+    (tmp_path / "mixed").mkdir()
+    for name in ("m", "thesis.txt"):
+        (tmp_path / "mixed" / name).write_text("1")
+    with pytest.raises(InputError, match=r"thesis\.txt"):
+        check_free(tmp_path / "mixed", kind=KIND, overwrite=True)
     # What a kill -9 in the middle of a write leaves is nobody's work.
     (tmp_path / "empty" / ".manifest.json.0123456789ab.tmp").write_text("half")
     assert is_empty(tmp_path / "empty")
-    check_free(tmp_path / "empty", marker="m", overwrite=False)
+    check_free(tmp_path / "empty", kind=KIND, overwrite=False)
 
 
 def test_lines_end_at_line_feeds_only(tmp_path: Path) -> None:

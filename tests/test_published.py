@@ -771,7 +771,7 @@ def test_a_published_training_yaml_is_taken_as_it_is(site: Path) -> None:
     assert (train.rank, train.alpha, train.passes, train.batch_size, train.seed) == (4, 0.5, 6, 6000, 108)
     # YAML reads 1e-4, without a dot, as a string.
     assert train.l1 == 0.0001 and train.weight_decay == 0.0
-    assert {train.learning_rate, train.learning_rate_full, train.learning_rate_projection} == {0.005}
+    assert {train.learning_rate, train.learning_rate_projection, train.learning_rate_bias} == {0.005}
     assert (train.schedule, train.plateau_factor, train.plateau_patience) == ("plateau", 0.5, 2)
     assert (train.evaluate_every, train.patience, train.stop_topk_factor, train.stop_prior) == (3, 5, 2.0, 0.0)
     assert (train.precision, train.centre, train.anchor) == ("float32", False, "random")

@@ -21,7 +21,7 @@ from fliplens.anchoring import (
     sentence_means,
 )
 from fliplens.embeddings import Embeddings
-from fliplens.errors import InputError
+from fliplens.errors import FliplensWarning, InputError
 from fliplens.evaluation import evaluate
 from fliplens.fitting import VocabularyConfig, fit
 from fliplens.objective import Factors
@@ -149,7 +149,7 @@ def test_every_variant_learns(anchor: str, rank: int | str) -> None:
     data, vocabulary = views()
     dev, _ = views(200, seed=9)
     # Random factors have further to go in as few steps.
-    rates = {"learning_rate": 3e-2, "learning_rate_full": 0.2} if anchor == "random" else {}
+    rates = {"learning_rate": 0.2 if rank == "full" else 3e-2} if anchor == "random" else {}
     config = TrainConfig(rank=rank, anchor=anchor, passes=12, batch_size=32, **rates)  # type: ignore[arg-type]
     result = train(data, config, dev=dev, word_vectors=word_vectors(vocabulary))
     last = result.history[result.best_pass]
@@ -192,11 +192,10 @@ def test_weight_decay_shrinks_the_projection_alone() -> None:
         assert factors.E2 is not None
         norms[decay] = float(factors.E1.norm()), float(factors.E2.norm())
     assert norms[5.0][1] < 0.7 * norms[0.0][1]
-    full = [
-        train(data, TrainConfig(weight_decay=decay, passes=1, rank="full", anchor="random")).factors.E1
-        for decay in (0.0, 5.0)
-    ]
-    assert torch.equal(*full)
+    full = TrainConfig(passes=1, rank="full", anchor="random")
+    with pytest.warns(FliplensWarning, match="no effect with rank=full"):
+        decayed = train(data, dataclasses.replace(full, weight_decay=5.0))
+    assert torch.equal(decayed.factors.E1, train(data, full).factors.E1)
 
 
 def test_alpha_chooses_between_the_views() -> None:
@@ -230,7 +229,6 @@ def test_the_best_weights_are_kept_and_patience_ends_training() -> None:
 def test_the_linear_schedule_ends_near_zero() -> None:
     data, _ = views(100)
     result = train(data, TrainConfig(passes=2, batch_size=10, anchor="random"))
-    assert result.history[-1].learning_rate == pytest.approx(1e-3 / 20, rel=20)
     assert result.history[-1].learning_rate < 0.1 * result.history[0].learning_rate
 
 
@@ -279,12 +277,7 @@ def test_wrong_calls_are_refused() -> None:
 
 def test_the_paper_recipe_is_section_3_5() -> None:
     paper = RECIPES["paper"]
-    rates = {
-        paper.learning_rate,
-        paper.learning_rate_full,
-        paper.learning_rate_projection,
-        paper.learning_rate_bias,
-    }
+    rates = {paper.learning_rate, paper.learning_rate_projection, paper.learning_rate_bias}
     assert rates == {5e-3}
     assert (paper.batch_size, paper.passes, paper.schedule, paper.plateau_factor) == (6000, 100, "plateau", 0.5)
     assert (paper.l1, paper.weight_decay, paper.alpha) == (1e-4, 0.0, 0.5)
@@ -310,6 +303,7 @@ def test_the_paper_recipe_is_section_3_5() -> None:
         ({"schedule": "cosine"}, "schedule"),
         ({"centre": "yes"}, "centre"),
         ({"seed": -1}, "seed"),
+        ({"seed": 2**70}, "seed"),
         ({"whiten": True, "rank": "full"}, "whiten"),
         ({"recipe": "mine"}, "recipe"),
     ],

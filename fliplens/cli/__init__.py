@@ -11,6 +11,7 @@ import os
 import re
 import signal
 import sys
+import threading
 import warnings
 from collections.abc import Sequence
 from types import FrameType
@@ -23,7 +24,8 @@ __all__ = ["main"]
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit status."""
-    signal.signal(signal.SIGTERM, _stop)
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, _stop)
     if isinstance(sys.stdout, io.TextIOWrapper):
         # A terminal that lacks a letter shows ? for it in a table; JSON escapes it.
         sys.stdout.reconfigure(errors="replace")
@@ -34,6 +36,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             from fliplens.cli.parser import parse
 
             args = parse(argv)
+            if args.threads is not None:
+                # Read by the libraries when they are loaded, so before any of them is.
+                for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+                    os.environ[name] = str(args.threads)
             status: int = args.run(args)
             sys.stdout.flush()
             return status

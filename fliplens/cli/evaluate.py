@@ -10,7 +10,7 @@ from fliplens.devices import resolve_device, set_threads
 from fliplens.embeddings import open_embeddings
 from fliplens.entities import read_entities
 from fliplens.errors import InputError
-from fliplens.evaluation import evaluate
+from fliplens.evaluation import DEFAULT_TOPN, evaluate
 from fliplens.files import read_lines
 from fliplens.fitting import Rows
 from fliplens.lens import Lens
@@ -19,7 +19,7 @@ from fliplens.published.evaluation import inside
 
 __all__ = ["run"]
 
-OURS = ("lens", "texts", "embeddings", "paired", "entities", "drop_bad_rows")
+OURS = ("lens", "texts", "embeddings", "paired", "entities", "drop_bad_rows", "verify")
 PUBLISHED = (
     "sdict",
     "data_yaml",
@@ -37,7 +37,6 @@ PUBLISHED = (
     "verbose",
 )
 BOTH = ("vocab", "metrics", "topn")
-DEFAULT_TOPN = 20
 
 
 def run(args: argparse.Namespace) -> int:
@@ -54,12 +53,11 @@ def run(args: argparse.Namespace) -> int:
                 "or --sdict F --data_yaml F --dataset NAME"
             )
     lens = Lens.load(args.lens, vocabulary=args.vocab).to(resolve_device(args.device))
-    _default_topn(args, lens)
     lines = read_lines(args.texts)
     rows, _ = Rows.of(
         lines,
-        open_embeddings(args.embeddings),
-        None if args.paired is None else open_embeddings(args.paired),
+        open_embeddings(args.embeddings, verify=args.verify),
+        None if args.paired is None else open_embeddings(args.paired, verify=args.verify),
         "evaluation",
     ).finite(drop=args.drop_bad_rows)
     entities = None
@@ -96,12 +94,6 @@ def _refuse_given(args: argparse.Namespace, names: tuple[str, ...], why: str) ->
             raise InputError(f"expected no {shown}, found it: {why}")
 
 
-def _default_topn(args: argparse.Namespace, lens: Lens) -> None:
-    """Set the topn that nobody named to one that a small vocabulary has."""
-    if args.topn is None:
-        args.topn = min(DEFAULT_TOPN, len(lens.vocabulary))
-
-
 def _run_published(args: argparse.Namespace) -> int:
     _refuse_given(args, OURS, "which does not go with --sdict, --data_yaml and --dataset")
     for name in ("sdict", "data_yaml", "dataset"):
@@ -119,7 +111,10 @@ def _run_published(args: argparse.Namespace) -> int:
         folder /= source.stem
     inside(folder, f"{args.out_base or args.dataset}_")
     lens = Lens.load(source, vocabulary=args.vocab).to(resolve_device(args.device))
-    _default_topn(args, lens)
+    if args.topn is None:
+        args.topn = min(DEFAULT_TOPN, len(lens.vocabulary))
+    if args.add_bias and args.prior is not None:
+        raise InputError("expected --add_bias or --prior, found both: --add_bias is --prior 1")
     # There the bias counts only when asked for; everywhere else our default is the full bias.
     prior = args.prior if args.prior is not None else 1.0 if args.add_bias else 0.0
     evaluations = evaluate_dataset(

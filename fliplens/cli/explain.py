@@ -8,14 +8,12 @@ import numpy as np
 
 from fliplens.cli.output import print_json, print_table
 from fliplens.devices import resolve_device, set_threads
-from fliplens.embeddings import Embeddings, open_embeddings
+from fliplens.embeddings import Embeddings, Manifest, open_embeddings
 from fliplens.encoders import load_encoder
 from fliplens.errors import InputError
 from fliplens.lens import Lens
 
 __all__ = ["run"]
-
-DEFAULT_N = 10
 
 
 def run(args: argparse.Namespace) -> int:
@@ -27,20 +25,19 @@ def run(args: argparse.Namespace) -> int:
         raise InputError("expected no --encoder with --embeddings, found both: these vectors are made already")
     lens = Lens.load(args.lens, vocabulary=args.vocab).to(resolve_device(args.device))
     inputs, vectors = _from_file(args) if args.embeddings is not None else _from_texts(args, lens)
-    # A small vocabulary refuses too large an n that was asked for, not one that nobody named.
-    n = min(DEFAULT_N, len(lens.vocabulary)) if args.n is None else args.n
-    top = lens.top(vectors, n, prior=args.prior)
+    top = lens.top(vectors, args.n, prior=args.prior)
     if args.json:
         print_json([{"input": one, "words": words.to_json()} for one, words in zip(inputs, top, strict=True)])
         return 0
     for one, words in zip(inputs, top, strict=True):
+        largest = max(word.probability for word in words) or 1.0
         print_table(
             str(one) if args.texts else f"row {one}",
             ["word", "", "score", "probability"],
             [
                 [
                     word.word,
-                    "█" * round(20 * word.probability / max(w.probability for w in words)),
+                    "█" * round(20 * word.probability / largest),
                     f"{word.score:.2f}",
                     f"{word.probability:.3f}",
                 ]
@@ -53,7 +50,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _from_file(args: argparse.Namespace) -> tuple[list[int], Embeddings]:
     """Return row numbers (from 0) and vectors of a file."""
-    vectors = open_embeddings(args.embeddings)
+    vectors = open_embeddings(args.embeddings, verify=args.verify)
     rows = np.arange(len(vectors))
     if args.drop_bad_rows:
         rows = np.setdiff1d(rows, vectors.bad_rows())
@@ -72,4 +69,11 @@ def _from_texts(args: argparse.Namespace, lens: Lens) -> tuple[list[str], Embedd
     if encoder.dim != lens.dim:
         raise InputError(f"expected an encoder of {lens.dim} dimensions for this lens, found {encoder.dim} ({spec})")
     vectors = encoder.encode(args.texts, show_progress=not args.quiet and len(args.texts) > 256)
-    return list(args.texts), Embeddings([vectors], name="the texts")
+    made = Manifest(
+        encoder=encoder.spec,
+        revision=encoder.revision,
+        dim=encoder.dim,
+        dtype="float32",
+        normalised=encoder.normalised,
+    )
+    return list(args.texts), Embeddings([vectors], manifest=made, name="the texts")

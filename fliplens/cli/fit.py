@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import argparse
+import warnings
 from pathlib import Path
 from typing import Any
 
 from fliplens.cli.info import describe, print_description
 from fliplens.cli.output import print_json
 from fliplens.devices import set_threads
-from fliplens.errors import InputError
+from fliplens.embeddings import open_embeddings
+from fliplens.errors import FliplensWarning, InputError
 from fliplens.files import check_free
 from fliplens.fitting import fit
 from fliplens.lens import Lens
+from fliplens.lens_files import LENS_FOLDER
 from fliplens.published import is_training_yaml, read_training_yaml
-from fliplens.settings import FitSettings, parse_override, read_yaml
+from fliplens.settings import FitSettings, is_override, parse_override, read_yaml
 
 __all__ = ["run"]
 
@@ -45,10 +48,10 @@ PUBLISHED_NAMES = {
 
 def run(args: argparse.Namespace) -> int:
     """Fit a lens and write it."""
-    paths = [item for item in args.settings if "=" not in item]
+    paths = [item for item in args.settings if not is_override(item)]
     if len(paths) > 1:
         raise InputError(f"expected one CONFIG.yaml and key=value settings, found {' '.join(paths)}")
-    overrides = dict(parse_override(item) for item in args.settings if "=" in item)
+    overrides = dict(parse_override(item) for item in args.settings if is_override(item))
     flags = {name: getattr(args, name) for name in FLAGS if getattr(args, name) is not None}
     config = read_yaml(paths[0]) if paths else {}
     set_threads(args.threads)
@@ -68,12 +71,17 @@ def run(args: argparse.Namespace) -> int:
 
 def _fit_ours(args: argparse.Namespace, values: dict[str, Any], common: dict[str, Any]) -> tuple[Lens, Path]:
     settings = FitSettings.from_mapping(values)
-    data = dict(settings.data)
+    data: dict[str, Any] = dict(settings.data)
     for name, flag in (("texts", "--texts"), ("embeddings", "--embeddings"), ("output", "-o LENS_DIR")):
         if name not in data:
             raise InputError(f"expected {flag} (or {name}=...), found none: see fliplens fit --help")
+    if "alpha" in values and "paired" not in data:
+        warnings.warn("alpha has no effect without a paired view", FliplensWarning, stacklevel=2)
     output = Path(data.pop("output"))
     _check_output(output, args)
+    for name in ("embeddings", "paired", "dev_embeddings", "dev_paired"):
+        if name in data:
+            data[name] = open_embeddings(data[name], verify=args.verify)
     lens = fit(
         data.pop("texts"),
         data.pop("embeddings"),
@@ -120,11 +128,11 @@ def _fit_published(
         vocabulary=job.vocabulary,
         encoder=encoder,
         config=job.train,
-        **common,
+        **{**common, "show_progress": common["show_progress"] and job.verbose},
     )
     return lens, target
 
 
 def _check_output(output: Path, args: argparse.Namespace) -> None:
     """Find out before hours of training that the lens could not be written."""
-    check_free(output, marker="model.safetensors", overwrite=args.overwrite)
+    check_free(output, kind=LENS_FOLDER, overwrite=args.overwrite)

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterator
 from typing import Any
 
 from fliplens.cli.output import print_json, print_table
 from fliplens.lens import Lens
 
 __all__ = ["describe", "print_description", "run"]
+
+
+KINDS: dict[str, type] = {"format_version": int, "fliplens_version": str}
 
 
 def run(args: argparse.Namespace) -> int:
@@ -36,15 +40,15 @@ def describe(lens: Lens) -> dict[str, Any]:
         **{
             name: lens.config[name]
             for name in ("format_version", "fliplens_version", "data", "recipe", "training", "metrics")
-            if name in lens.config
+            # Another program's config.json may hold anything under these names.
+            if "format_version" in lens.config and isinstance(lens.config.get(name), KINDS.get(name, dict))
         },
     }
 
 
 def print_description(title: str, description: dict[str, Any]) -> None:
     """Write a description as a table of names and values."""
-    data, training = description.get("data") or {}, description.get("training") or {}
-    recipe = description.get("recipe") or {}
+    data, training, recipe = (description.get(name, {}) for name in ("data", "training", "recipe"))
     rows = [
         ["words", f"{description['words']} ({', '.join(description['first_words'][:6])}, ...)"],
         ["dimensions", str(description["dim"])],
@@ -63,15 +67,24 @@ def print_description(title: str, description: dict[str, Any]) -> None:
         rows.append(
             [
                 "training",
-                f"{training.get('seconds', 0):.1f} s, best after pass {training.get('best_pass')}, "
+                f"{training.get('seconds')} s, best after pass {training.get('best_pass')}, "
                 f"anchor {training.get('anchor')}",
             ]
         )
-    dev = (description.get("metrics") or {}).get("dev") or {}
-    for name, view in (dev.get("views") or {}).items():
-        for position, shown in (("with_prior", "prior 1"), ("without_prior", "prior 0")):
-            one = (view.get("accuracy") or {}).get(position)
-            if one and one.get("mean") is not None:
-                value = f"{100 * one['mean']:.2f} ± {100 * one['se']:.2f} per cent"
-                rows.append([f"dev accuracy, {name}, {shown}", value])
+    for name, position, one in _dev_accuracies(description.get("metrics", {})):
+        shown = {"with_prior": "prior 1", "without_prior": "prior 0"}[position]
+        value = f"{100 * one['mean']:.2f} ± {100 * one['se']:.2f} per cent"
+        rows.append([f"dev accuracy, {name}, {shown}", value])
     print_table(title, ["", ""], rows, left=2)
+
+
+def _dev_accuracies(metrics: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, float]]]:
+    """Yield view, position of the dial and estimate of every dev accuracy that is laid out as ours."""
+    dev = metrics.get("dev")
+    views = dev.get("views") if isinstance(dev, dict) else None
+    for name, view in views.items() if isinstance(views, dict) else ():
+        accuracy = view.get("accuracy") if isinstance(view, dict) else None
+        for position in ("with_prior", "without_prior"):
+            one = accuracy.get(position) if isinstance(accuracy, dict) else None
+            if isinstance(one, dict) and all(isinstance(one.get(key), float) for key in ("mean", "se")):
+                yield name, position, one

@@ -65,7 +65,7 @@ def build_parser() -> OneLineParser:
     _fit(commands, common)
     _evaluate(commands, common)
     _explain(commands, common)
-    _info(commands)
+    _info(commands, common)
     return parser
 
 
@@ -134,6 +134,7 @@ def _fit(commands: Commands, common: OneLineParser) -> None:
     data.add_argument("--dev-embeddings", metavar="F.npy", help="its vectors")
     data.add_argument("--dev-paired", metavar="F.npy", help="its second view")
     data.add_argument("--encoder", metavar="ENCODER", help="what made the vectors (default: their manifest's)")
+    data.add_argument("--verify", action="store_true", help="compare the vectors' files with their manifests' hashes")
     data.add_argument("--drop-bad-rows", action="store_true", help="go on without rows of NaN or infinite values")
     model = fit.add_argument_group("model")
     model.add_argument("--recipe", metavar="default|paper", help="preset of all training settings")
@@ -167,6 +168,7 @@ def _evaluate(commands: Commands, common: OneLineParser) -> None:
     evaluate.add_argument(
         "--metrics", default="all", choices=["accuracy", "pr", "all"], help="which metrics (default: all)"
     )
+    evaluate.add_argument("--verify", action="store_true", help="compare vectors' files with their manifests' hashes")
     evaluate.add_argument("--drop-bad-rows", action="store_true", help="go on without rows of NaN or infinite values")
     evaluate.add_argument("--json", action="store_true", help="print one JSON document")
     published = evaluate.add_argument_group("the published script's options")
@@ -202,14 +204,18 @@ def _explain(commands: Commands, common: OneLineParser) -> None:
     explain.add_argument("--prior", type=float, default=1.0, metavar="P", help="prior dial, 0..1 (default: 1)")
     explain.add_argument("-e", "--encoder", metavar="ENCODER", help="instead of the one that the lens records")
     explain.add_argument("--vocab", metavar="F", help="vocab.json of a bare state dict")
+    explain.add_argument("--verify", action="store_true", help="compare vectors' files with their manifests' hashes")
     explain.add_argument("--drop-bad-rows", action="store_true", help="go on without rows of NaN or infinite values")
     explain.add_argument("--json", action="store_true", help="print one JSON document")
     explain.set_defaults(run=_lazily("explain"), free="texts")
 
 
-def _info(commands: Commands) -> None:
+def _info(commands: Commands, common: OneLineParser) -> None:
     info = commands.add_parser(
-        "info", help="what a lens is, on what it was made, how good", description="Tell what a lens folder holds."
+        "info",
+        parents=[common],
+        help="what a lens is, on what it was made, how good",
+        description="Tell what a lens folder holds.",
     )
     info.add_argument("lens", metavar="LENS", help="folder, state dict or hub:OWNER/REPO/SUBFOLDER")
     info.add_argument("--vocab", metavar="F", help="vocab.json of a bare state dict")

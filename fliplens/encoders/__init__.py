@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-__all__ = ["Encoder", "known_encoders", "load_encoder"]
+__all__ = ["Encoder", "canonical_spec", "known_encoders", "load_encoder"]
 
 _KNOWN: Mapping[str, str] = MappingProxyType(
     {
@@ -107,7 +107,7 @@ def load_encoder(spec: str, *, device: str = "auto", batch_size: int | None = No
 
     Args:
         spec: a short name, `st:PATH_OR_HUB_ID[@REVISION]`, a folder, or `OWNER/NAME[@REVISION]`.
-        device: "auto" (CUDA if there is one, else MPS, else the CPU), "cpu", "cuda", "cuda:1", "mps".
+        device: "auto" (CUDA if there is one, else the CPU), "cpu", "cuda", "cuda:1", "mps".
         batch_size: how many texts go through the model at once; None forms batches by their number of tokens,
             which is faster for texts of mixed length.
 
@@ -130,6 +130,18 @@ def load_encoder(spec: str, *, device: str = "auto", batch_size: int | None = No
         f"expected an encoder, found {spec!r}: name one of {', '.join(_KNOWN)}, a sentence-transformers model "
         "as OWNER/NAME[@REVISION] or st:PATH_OR_HUB_ID[@REVISION], or an existing model folder"
     )
+
+
+def canonical_spec(spec: str) -> str:
+    """Return the one spelling of a spec that lenses and manifests record, without loading anything.
+
+    A folder becomes `st:` and its absolute path, a Hub id `st:OWNER/NAME`; what is unknown here stays as it is.
+    """
+    if spec in _KNOWN or not _is_sentence_transformers(spec):
+        return spec
+    name = spec.removeprefix("st:")
+    folder = Path(name).expanduser()
+    return f"st:{folder.resolve()}" if folder.is_dir() else f"st:{name}"
 
 
 def _is_sentence_transformers(spec: str) -> bool:

@@ -20,7 +20,7 @@ import numpy as np
 
 from fliplens.devices import resolve_device
 from fliplens.errors import FliplensError, FliplensWarning, InputError, MissingExtraError
-from fliplens.files import sha256_of_file
+from fliplens.files import sha256_of_file, sha256_of_lines
 from fliplens.progress import track
 
 if TYPE_CHECKING:
@@ -243,11 +243,23 @@ def load(model: str, *, device: str = "auto", batch_size: int | None = None) -> 
                 "name the folder that SentenceTransformer.save_pretrained() wrote"
             )
         folder = folder.resolve()
-        return _load(str(folder), None, spec=f"st:{folder}", name=folder.name, device=device, batch_size=batch_size)
+        encoder = _load(
+            str(folder), None, spec=f"st:{folder}", name=folder.name, device=device, batch_size=batch_size
+        )
+        encoder.revision = _revision_of(folder)
+        return encoder
     name, _, revision = model.partition("@")
     if not name or name.count("/") > 1 or name[0] in "./~" or "\\" in name or folder.exists():
         raise InputError(f"expected a model folder at {model}, found none: check the path")
     return _load(name, revision or None, spec=f"st:{model}", name=name, device=device, batch_size=batch_size)
+
+
+def _revision_of(folder: Path) -> str | None:
+    """Return an identity of a model folder's weights, so that vectors of retrained ones are not taken for its own."""
+    weights = sorted(path for path in folder.rglob("*") if path.suffix in (".safetensors", ".bin") and path.is_file())
+    if not weights:
+        return None
+    return f"sha256:{sha256_of_lines(sha256_of_file(path) for path in weights)}"
 
 
 def _load(

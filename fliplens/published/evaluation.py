@@ -62,7 +62,7 @@ def evaluate_dataset(
         metrics: accuracy, pr or all.
         topn: n of precision, recall, F1.
         pool: accuracy looks no deeper than this many words, or than topn where that is more.
-        shortest: leave out sentences of fewer tokens; the published default of 1 leaves out none.
+        shortest: leave out sentences of fewer tokens, where this is above 1 or `longest` below 1000.
         longest: leave out sentences of more tokens.
         prior: position of the prior dial for the result files; 0 is the published default.
         unit_length: scale vectors to length 1 first.
@@ -77,7 +77,8 @@ def evaluate_dataset(
         raise InputError(f"expected a pool of at least 1 word, found {pool}")
     lengths = np.array([len(lens.vocabulary.tokeniser.reference_terms(line)) for line in texts])
     # A sentence without any word counts, with zeros, until lengths are asked for.
-    kept = ((lengths >= shortest) | (shortest <= 1)) & (lengths <= longest)
+    asked = shortest > 1 or longest < 1000
+    kept = (lengths >= shortest) & (lengths <= longest) | (not asked)
     done = []
     for first, second in dataset.pairs:
         rows = np.flatnonzero(kept)

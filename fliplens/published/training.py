@@ -35,6 +35,8 @@ class FitJob:
     vocabulary: Vocabulary
     train: TrainConfig
     output: Path
+    verbose: bool
+    """compute.verbose: whether progress is shown."""
 
 
 SECTIONS = ("experiment", "data", "model", "training")
@@ -158,15 +160,9 @@ def read_training_yaml(
             alpha=model.number("alpha", 0.5),
             passes=passes,
             batch_size=training.whole("batch_size", None),
-            **{
-                name: training.number("learning_rate", None)
-                for name in (
-                    "learning_rate",
-                    "learning_rate_full",
-                    "learning_rate_projection",
-                    "learning_rate_bias",
-                )
-            },
+            learning_rate=training.number("learning_rate", None),
+            learning_rate_projection=training.number("learning_rate", None),
+            learning_rate_bias=training.number("learning_rate", None),
             plateau_factor=training.number("lr_factor", 0.5),
             # The published scheduler waits half as long as early stopping.
             plateau_patience=training.whole("patience", 5) // 2,
@@ -180,6 +176,7 @@ def read_training_yaml(
             seed=experiment.whole("seed", 0),
         ),
         output=Path(experiment.text("output_dir", None)) / experiment.text("name", None),
+        verbose=compute.flag("verbose", True),
     )
 
 
