@@ -83,7 +83,8 @@ def encode_texts(
     if _finished(out, job, single=single, overwrite=overwrite):
         return open_embeddings(out)
     folder = out.with_name(out.name + ".parts") if single else out
-    done = _resume(folder, job, overwrite=overwrite)
+    # Finished shards of a single file are a job that was killed at its last step; a finished folder is an output.
+    done = _resume(folder, job, overwrite=overwrite, again=overwrite and not single)
     with Progress("encode", total=len(texts), unit="texts", show=show_progress, done=sum(done.rows)) as bar:
         while sum(done.rows) < len(texts):
             start = sum(done.rows)
@@ -136,12 +137,12 @@ def _finished(out: Path, job: Manifest, *, single: bool, overwrite: bool) -> boo
     )
 
 
-def _resume(folder: Path, job: Manifest, *, overwrite: bool) -> Manifest:
+def _resume(folder: Path, job: Manifest, *, overwrite: bool, again: bool) -> Manifest:
     """Return the manifest of what is done; an empty one, written, for a new job."""
     path = folder / "manifest.json"
     if path.is_file():
         found = Manifest.load(path)
-        if _same_job(found, job) and not (overwrite and found.complete):
+        if _same_job(found, job) and not (again and found.complete):
             # A shard is renamed into place before the manifest counts it, so counted shards are whole; check
             # all the same, as a disk may have failed since.
             intact = 0

@@ -22,7 +22,6 @@ from fliplens.metrics import (
     accuracy,
     entity_recall,
     entity_scores,
-    estimate,
     estimate_perplexity,
     estimates,
     hits,
@@ -281,14 +280,21 @@ def _evaluate_view(lens: Lens, embeddings: Embeddings, request: _Request) -> Vie
     recalls: dict[str, EntityRecall] = {}
     mass = np.asarray(known.sum(axis=1), dtype=np.float64).ravel()
     for name, position in request.dial.items():
-        per_sentence = _per_sentence(top[position], request)
-        for metric, one in per_sentence.items():
+        for metric, one in _per_sentence(top[position], request).items():
             values.setdefault(metric, {})[name] = one
-            results.setdefault(metric, {})[name] = estimate(one)
-        if request.metrics == "all":
-            results.setdefault("perplexity", {})[name] = estimate_perplexity(losses[position], mass)
         if request.entities is not None:
             recalls[name] = _entity_recall(top[position], request.entities, min(ENTITY_DEPTH, depth))
+    # Metrics that leave out the same sentences share their bootstrap samples.
+    for entity in (False, True):
+        keys = [(m, name) for m in values if m.startswith("entity_") == entity for name in request.dial]
+        if keys:
+            columns = np.stack([values[metric][name] for metric, name in keys], axis=1)
+            for (metric, name), found in zip(keys, estimates(columns), strict=True):
+                results.setdefault(metric, {})[name] = found
+    if request.metrics == "all":
+        results["perplexity"] = {
+            name: estimate_perplexity(losses[position], mass) for name, position in request.dial.items()
+        }
     return ViewResult(
         metrics={metric: AtPriors(**by_name) for metric, by_name in results.items()},
         entity_recall=recalls,

@@ -21,6 +21,7 @@ from fliplens.evaluation import evaluate
 from fliplens.files import read_lines, sha256_of_lines
 from fliplens.fingerprint import Fingerprint
 from fliplens.lens import Lens
+from fliplens.lens_files import FORMAT_VERSION
 from fliplens.recipes import TrainConfig
 from fliplens.tokenisation import Tokeniser
 from fliplens.training import TrainResult, Views, train
@@ -324,6 +325,7 @@ def _description(
     manifest = rows.primary.manifest
     revision = encoder.revision if encoder is not None else manifest.revision if manifest else None
     return {
+        "format_version": FORMAT_VERSION,
         "fliplens_version": fliplens.__version__,
         "encoder": {"spec": spec, "name": encoder.name if encoder else spec, "revision": revision},
         "data": {

@@ -125,7 +125,7 @@ def parse_override(text: str) -> tuple[str, Any]:
 def is_override(argument: str) -> bool:
     """Return whether a free argument of the command line is `key=value` rather than the path of a file."""
     name, separator, _ = argument.partition("=")
-    return bool(separator) and re.fullmatch(r"[\w.-]+", name) is not None and not Path(argument).is_file()
+    return bool(separator) and re.fullmatch(r"[\w.-]*", name) is not None and not Path(argument).is_file()
 
 
 def read_yaml(path: str | Path) -> dict[str, Any]:

@@ -49,6 +49,31 @@ def test_unit_length_rows() -> None:
     np.testing.assert_allclose(Embeddings([matrix]).normalised().to_numpy(), expected, rtol=1e-6)
 
 
+def test_joined_embeddings_keep_their_scaling_and_what_is_known_of_all() -> None:
+    first, second = (Embeddings([np.full((2, 2), value, np.float32)], name=str(value)) for value in (3.0, 5.0))
+    joined = Embeddings.concatenate([first.normalised(), second.normalised()])
+    np.testing.assert_allclose(joined.to_numpy(), np.full((4, 2), 0.5**0.5, np.float32), rtol=1e-6)
+    assert joined.name == "3.0 + 5.0"
+    with pytest.raises(ValueError, match="unit length"):
+        Embeddings.concatenate([first, second.normalised()])
+    made = Manifest(encoder="toy", revision=None, dim=2, dtype="float32", normalised=False)
+    known = Embeddings([np.ones((1, 2), np.float32)], manifest=made)
+    assert Embeddings.concatenate([known, known]).manifest == made
+    assert Embeddings.concatenate([known, first]).manifest is None
+
+
+def test_embeddings_are_a_sequence_and_an_array() -> None:
+    matrix = np.arange(6, dtype=np.float32).reshape(3, 2)
+    embeddings = Embeddings([matrix])
+    np.testing.assert_array_equal(embeddings[1], matrix[1])
+    np.testing.assert_array_equal(embeddings[-1], matrix[2])
+    np.testing.assert_array_equal(np.asarray(embeddings), matrix)
+    assert np.asarray(embeddings, dtype=np.float64).dtype == np.float64
+    assert [row.tolist() for row in iter(embeddings)] == matrix.tolist()
+    with pytest.raises(IndexError):
+        embeddings[3]
+
+
 def test_arrays_and_tensors_are_taken_as_they_are() -> None:
     matrix = np.ones((2, 3), dtype=np.float32)
     for value in (matrix, torch.from_numpy(matrix), torch.from_numpy(matrix).bfloat16(), Embeddings([matrix])):
@@ -179,6 +204,37 @@ def test_a_kill_between_the_last_two_steps_of_a_single_file_is_mended(tmp_path: 
     encode_texts(texts, again, out, rows_per_part=5)
     assert again.calls == []
     assert len(open_embeddings(out, verify=True)) == 12
+
+
+def test_a_kill_while_another_jobs_file_is_replaced_never_mislabels_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "v.npy"
+    encode_texts(toy_texts(6), ToyEncoder(), out)
+
+    def killed(path: Path, target: Path) -> None:
+        raise KeyboardInterrupt
+
+    rename = Path.replace
+    monkeypatch.setattr(Path, "replace", lambda path, target: (killed if target == out else rename)(path, target))
+    other = toy_texts(9, seed=3)
+    with pytest.raises(KeyboardInterrupt):
+        encode_texts(other, ToyEncoder(), out, overwrite=True)
+    monkeypatch.undo()
+    again = ToyEncoder()
+    done = encode_texts(other, again, out, overwrite=True)
+    assert again.calls == []  # the shards were all there
+    np.testing.assert_array_equal(done.to_numpy(), ToyEncoder().encode(other))
+
+
+def test_overwrite_encodes_a_finished_folder_again(tmp_path: Path) -> None:
+    encode_texts(toy_texts(6), ToyEncoder(), tmp_path / "f")
+    again = ToyEncoder()
+    encode_texts(toy_texts(6), again, tmp_path / "f", overwrite=True)
+    assert again.calls == [6]
+    (tmp_path / "d.npy").mkdir()
+    with pytest.raises(InputError, match="found a folder"):
+        encode_texts(toy_texts(6), ToyEncoder(), tmp_path / "d.npy")
 
 
 def test_a_damaged_shard_is_made_again(tmp_path: Path) -> None:

@@ -152,6 +152,24 @@ def test_entity_recall_equals_a_plain_loop(lens: Lens, tmp_path: Path) -> None:
             assert found.strict[n - 1].n == 3
 
 
+def test_entities_may_be_a_path_and_must_be_of_these_texts(lens: Lens, tmp_path: Path) -> None:
+    texts, vectors = cases()
+    path = entity_file(tmp_path / "e.jsonl", [{"line_number": 60, "entity_names": ["stone"]}])
+    entities = read_entities(path, texts, lens.vocabulary)
+    found = evaluate(lens, texts, vectors, entities=path).views["primary"].entity_recall
+    assert found == evaluate(lens, texts, vectors, entities=entities).views["primary"].entity_recall
+    with pytest.raises(InputError, match="sentence 60"):
+        evaluate(lens, texts[:9], vectors[:9], entities=entities)
+
+
+def test_results_read_as_text(lens: Lens) -> None:
+    texts, vectors = cases()
+    result = evaluate(lens, texts, vectors)
+    assert result.topn == 20
+    assert str(result).startswith("primary: accuracy 0.")
+    assert len(repr(result)) < 4000
+
+
 def test_entities_match_by_text_where_no_line_is_given(lens: Lens, tmp_path: Path) -> None:
     texts = ["River stone!", "cloud", "river  STONE"]
     path = entity_file(tmp_path / "e.jsonl", [{"text": "river, stone", "entity_names": ["stone"]}])

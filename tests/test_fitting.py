@@ -15,8 +15,9 @@ from toys import WORDS, ToyEncoder, toy_corpus, toy_texts
 
 import fliplens.encoders
 from fliplens.embeddings import Embeddings, open_embeddings
+from fliplens.encoders import canonical_spec
 from fliplens.encoding import encode_texts
-from fliplens.errors import FliplensWarning, InputError, MissingExtraError
+from fliplens.errors import EmbeddingSpaceWarning, FliplensWarning, InputError, MissingExtraError
 from fliplens.evaluation import evaluate
 from fliplens.files import write_lines
 from fliplens.fitting import Rows, VocabularyConfig, _hold_out, fit
@@ -198,6 +199,24 @@ def test_an_encoder_that_cannot_be_had_is_told(monkeypatch: pytest.MonkeyPatch) 
     assert lens.encoder == "labse" and lens.config["training"]["anchor"] == "sentences"
     with pytest.raises(MissingExtraError):
         fit(texts, vectors, encoder="labse", config=TrainConfig(anchor="words"))
+
+
+def test_an_encoder_that_did_not_make_the_vectors_is_warned_about(tmp_path: Path) -> None:
+    texts = toy_texts(100)
+    encode_texts(texts, ToyEncoder(), tmp_path / "v.npy")
+    other = ToyEncoder()
+    other.spec = "other"
+    with pytest.warns(EmbeddingSpaceWarning, match="toy made its vectors, but the encoder named is other"):
+        fit(texts, tmp_path / "v.npy", encoder=other, config=TrainConfig(passes=1))
+
+
+def test_a_spec_has_one_spelling(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "model").mkdir()
+    folder = f"st:{(tmp_path / 'model').resolve()}"
+    assert {canonical_spec(spec) for spec in ("model", "./model", "st:model", folder)} == {folder}
+    assert canonical_spec("OWNER/NAME") == canonical_spec("st:OWNER/NAME") == "st:OWNER/NAME"
+    assert [canonical_spec(spec) for spec in ("minilm", "toy")] == ["minilm", "toy"]
 
 
 def test_an_encoder_of_another_size_or_name_is_refused() -> None:

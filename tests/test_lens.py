@@ -109,6 +109,8 @@ def test_top_words_are_the_best_with_their_probabilities() -> None:
 
 def test_what_does_not_fit_the_lens_is_refused() -> None:
     lens = random_lens()
+    with pytest.raises(InputError, match="entries of prior"):
+        Lens(lens.factors, lens.vocabulary, prior=torch.ones(12, 1))
     good = np.zeros((2, 5), dtype=np.float32)
     with pytest.raises(EmbeddingSpaceError, match=r"5 dimensions .* found 4"):
         lens.top(good[:, :4], 3)
@@ -121,6 +123,18 @@ def test_what_does_not_fit_the_lens_is_refused() -> None:
         lens.words(np.zeros((1, 1, 5), dtype=np.float32))
     with pytest.raises(InputError, match="rows .counted from 0: 1"):
         lens.top(np.array([[0.0] * 5, [np.nan] * 5], dtype=np.float32), 3)
+
+
+def test_lists_are_vectors_and_texts_are_not() -> None:
+    lens = random_lens()
+    vector = [0.5, -1.0, 2.0, 0.0, 1.0]
+    assert lens.words(vector, n=3) == lens.words(np.array(vector, np.float32), n=3)
+    assert len(lens.words(vector)) == 10
+    assert len(random_lens(V=4).words(vector)) == 4  # the default follows a small vocabulary
+    with pytest.raises(InputError, match="encode it first"):
+        lens.words("some text")  # type: ignore[arg-type]
+    shown = lens.top(np.ones((30, 5), dtype=np.float32), 2)._repr_html_()
+    assert shown.count("<tr>") == 22 and "and 10 more" in shown
 
 
 def test_words_show_as_an_escaped_table_in_a_notebook() -> None:
@@ -158,6 +172,9 @@ def test_a_saved_lens_comes_back_whole(tmp_path: Path, rank: int | None) -> None
     with pytest.raises(InputError, match="another run"):
         lens.save(tmp_path / "lens")
     lens.save(tmp_path / "lens", overwrite=True)
+    (tmp_path / "lens" / "tokenizer.json").write_text("{}")
+    with pytest.raises(InputError, match=r"tokenizer\.json"):
+        lens.save(tmp_path / "lens", overwrite=True)
 
 
 def published_folder(folder: Path, *, prefix: str = "", name: str = "model.safetensors") -> Lens:
@@ -328,13 +345,24 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     server.server_close()
 
 
-def test_a_lens_loads_from_the_hub_by_its_subfolder(hub: Path) -> None:
+def test_a_lens_loads_from_the_hub_by_its_subfolder(hub: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import huggingface_hub.constants as constants
+
     expected = published_folder(hub / "mcv15" / "rank-3")
     lens = Lens.load("hub:OWNER/REPO/mcv15/rank-3")
     s = np.ones((1, 5), dtype=np.float32)
     np.testing.assert_allclose(lens.scores(s), expected.scores(s), rtol=1e-6)
     with pytest.raises(InputError, match=r"model\.safetensors in hub:OWNER/REPO"):
         Lens.load("hub:OWNER/REPO/absent")
+    # What was fetched once is there without a connection.
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    np.testing.assert_allclose(Lens.load("hub:OWNER/REPO/mcv15/rank-3").scores(s), expected.scores(s), rtol=1e-6)
+
+
+def test_a_vocabulary_of_the_hub_may_lie_one_up(hub: Path) -> None:
+    published_folder(hub / "mcv15" / "rank-3")
+    (hub / "mcv15" / "rank-3" / "vocab.json").rename(hub / "mcv15" / "vocab.json")
+    assert len(Lens.load("hub:OWNER/REPO/mcv15/rank-3").vocabulary) == 12
 
 
 @pytest.mark.parametrize("source", ["hub:", "hub:REPO", "hub:OWNER//x", "hub:OWNER/REPO/../x"])
