@@ -24,7 +24,8 @@ from fliplens.lens import Lens
 from fliplens.lens_files import FORMAT_VERSION
 from fliplens.recipes import TrainConfig
 from fliplens.tokenisation import Tokeniser
-from fliplens.training import TrainResult, Views, train
+from fliplens.training import TrainResult, train
+from fliplens.views import Views
 from fliplens.vocabulary import Vocabulary
 
 if TYPE_CHECKING:

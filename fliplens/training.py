@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.sparse import csr_matrix
 from torch import Tensor
 
 from fliplens.anchoring import (
@@ -26,37 +24,15 @@ from fliplens.devices import multiplies_bfloat16
 from fliplens.embeddings import Embeddings
 from fliplens.errors import FliplensError, FliplensWarning, InputError
 from fliplens.metrics import accuracy, hits
-from fliplens.objective import Bags, Factors, Precision, Workspace, accumulate, soft_threshold_
+from fliplens.objective import Factors, Precision, Workspace, accumulate, soft_threshold_
 from fliplens.progress import Progress
 from fliplens.reading import score_blocks, top_n
 from fliplens.recipes import TrainConfig
+from fliplens.views import Views, batch, batches
 
-__all__ = ["PassRecord", "TrainResult", "Views", "train"]
+__all__ = ["PassRecord", "TrainResult", "train"]
 
-Random = np.random.Generator
 WHITENING_RIDGE = 0.1
-
-
-@dataclass(frozen=True)
-class Views:
-    """Parallel rows to train or stop on: one or two views of the same sentences, and their words."""
-
-    counts: csr_matrix
-    """Bags of words (n, V), float32."""
-    primary: Embeddings
-    """The view that alpha weighs, n rows."""
-    paired: Embeddings | None = None
-    """The second view (speech, another language), n rows."""
-
-    def weighted(self, alpha: float) -> list[tuple[Embeddings, float]]:
-        """Return the views that count, each with its weight; weights sum to 1.
-
-        Without a paired view the primary one has weight 1; a view of weight 0 is left out.
-        """
-        if self.paired is None:
-            return [(self.primary, 1.0)]
-        both = [(self.primary, alpha), (self.paired, 1.0 - alpha)]
-        return [(view, weight) for view, weight in both if weight > 0]
 
 
 @dataclass(frozen=True)
@@ -184,8 +160,8 @@ def train(
         for number in range(1, config.passes + 1):
             started = time.perf_counter()
             loss = 0.0
-            for rows in _batches(random, len(data.primary), config.batch_size):
-                embeddings, bags, weights = _batch(data.counts, views, rows, coordinates, device)
+            for rows in batches(random, len(data.primary), config.batch_size):
+                embeddings, bags, weights = batch(data.counts, views, rows, coordinates, device)
                 for gradient in gradients.tensors():
                     gradient.zero_()
                 loss += accumulate(
@@ -351,40 +327,6 @@ def _optimiser(factors: Factors, gradients: Factors, config: TrainConfig) -> tor
         )
     groups.append({"params": [factors.b], "lr": config.learning_rate_bias})
     return torch.optim.AdamW(groups, weight_decay=0.0, fused=True)
-
-
-def _batches(random: Random, n: int, size: int) -> Iterator[NDArray[np.int64]]:
-    """Yield the rows of each step of one pass: a fresh shuffle, each batch in file order for the disk's sake."""
-    order = random.permutation(n)
-    for start in range(0, n, size):
-        yield np.sort(order[start : start + size])
-
-
-def _batch(
-    counts: csr_matrix,
-    views: list[tuple[Embeddings, float]],
-    rows: NDArray[np.int64],
-    coordinates: Coordinates,
-    device: torch.device,
-) -> tuple[Tensor, Bags, Tensor | None]:
-    """Return the embeddings of all views stacked, the bags of words to match, and the rows' weights.
-
-    Stacking makes two views one sweep over E1.
-    """
-    picked = counts[rows]
-    k = len(views)
-    embeddings = torch.cat([coordinates.apply(view.rows(rows)) for view, _ in views])
-    lengths = np.tile(np.diff(picked.indptr), k)
-    bags = Bags(
-        rows=torch.from_numpy(np.repeat(np.arange(k * len(rows)), lengths)).to(device),
-        words=torch.from_numpy(np.tile(picked.indices.astype(np.int64), k)).to(device),
-        values=torch.from_numpy(np.tile(picked.data.astype(np.float32), k)).to(device),
-        n_rows=k * len(rows),
-    )
-    weights = None
-    if k > 1:
-        weights = torch.tensor([weight for _, weight in views]).repeat_interleave(len(rows)).to(device)
-    return embeddings.to(device), bags, weights
 
 
 def _dev_score(factors: Factors, dev: Views, config: TrainConfig, coordinates: Coordinates) -> float:

@@ -26,7 +26,8 @@ from fliplens.evaluation import evaluate
 from fliplens.fitting import VocabularyConfig, fit
 from fliplens.objective import Factors
 from fliplens.recipes import RECIPES, TrainConfig
-from fliplens.training import Views, train
+from fliplens.training import train
+from fliplens.views import Views
 from fliplens.vocabulary import Vocabulary
 
 
