@@ -64,3 +64,12 @@ def test_the_readmes_figures_are_those_of_the_committed_benchmarks() -> None:
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     assert with_results(text) == text, "run python -m benchmarks, or restore the figures"
     assert "| FLiP rank 384 |" in text
+
+
+def test_every_module_has_its_place_on_the_architecture_page() -> None:
+    page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    package = ROOT / "fliplens"
+    modules = {path.stem for path in package.glob("*.py") if not path.stem.startswith("__")}
+    modules |= {f"{path.name}/" for path in package.iterdir() if (path / "__init__.py").is_file()}
+    named = set(re.findall(r"`([\w/]+)`", page))
+    assert modules <= named, f"not on the page: {sorted(modules - named)}"
