@@ -10,6 +10,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -211,7 +212,11 @@ def _fetch(repository: str, file: str, revision: str | None, source: str) -> Pat
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, LocalEntryNotFoundError
 
+    logger = logging.getLogger("huggingface_hub")
+    level = logger.level
     try:
+        # The client logs what it also raises; one line is enough.
+        logger.setLevel(logging.ERROR)
         return Path(hf_hub_download(repository, file, revision=revision))
     except LocalEntryNotFoundError as error:
         if not file.endswith(MODEL):
@@ -228,3 +233,5 @@ def _fetch(repository: str, file: str, revision: str | None, source: str) -> Pat
         raise FliplensError(
             f"could not fetch {file} of {source} from the Hub ({' '.join(str(error).split())[:160]})"
         ) from error
+    finally:
+        logger.setLevel(level)

@@ -11,7 +11,6 @@ from fliplens.embeddings import open_embeddings
 from fliplens.entities import read_entities
 from fliplens.errors import InputError
 from fliplens.evaluation import DEFAULT_TOPN, evaluate
-from fliplens.files import read_lines
 from fliplens.fitting import Rows
 from fliplens.lens import Lens
 from fliplens.published import evaluate_dataset, write_results
@@ -53,16 +52,17 @@ def run(args: argparse.Namespace) -> int:
                 "or --sdict F --data_yaml F --dataset NAME"
             )
     lens = Lens.load(args.lens, vocabulary=args.vocab).to(resolve_device(args.device))
-    lines = read_lines(args.texts)
-    rows, _ = Rows.of(
-        lines,
+    given = Rows.of(
+        args.texts,
         open_embeddings(args.embeddings, verify=args.verify),
         None if args.paired is None else open_embeddings(args.paired, verify=args.verify),
         "evaluation",
-    ).finite(drop=args.drop_bad_rows)
+    )
+    rows, _ = given.finite(drop=args.drop_bad_rows)
     entities = None
     if args.entities is not None:
-        entities = read_entities(args.entities, lines, lens.vocabulary)
+        # Line numbers in the entity file count the lines as they were given.
+        entities = read_entities(args.entities, given.texts, lens.vocabulary)
         if rows.kept is not None:
             entities = entities.subset(rows.kept)
     result = evaluate(
