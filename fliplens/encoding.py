@@ -123,7 +123,7 @@ def _finished(out: Path, job: Manifest, *, single: bool, overwrite: bool) -> boo
     """Return whether `out` already holds this very job, finished; refuse to replace anything else unasked."""
     if single and out.is_dir():
         raise InputError(f"expected an .npy file to write at {out}, found a folder: name another place")
-    taken = out.is_file() if single else out.is_file() or not is_empty(out)
+    taken = out.is_file() or not is_empty(out)
     if not taken or overwrite:
         return False
     manifest = manifest_path(out)

@@ -139,8 +139,8 @@ class EvaluationResult:
 
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON values: `evaluate --json`."""
-        primary = self.views["primary"].to_json()
-        result: dict[str, Any] = {"accuracy": primary["accuracy"]} if "accuracy" in primary else {}
+        views = {name: view.to_json() for name, view in self.views.items()}
+        result = {name: value for name, value in views["primary"].items() if name == "accuracy"}
         return {
             **result,
             "n_evaluated": self.n_evaluated,
@@ -148,7 +148,7 @@ class EvaluationResult:
             "topn": self.topn,
             "prior": self.prior,
             "vocabulary_size": self.vocabulary_size,
-            "views": {name: view.to_json() for name, view in self.views.items()},
+            "views": views,
         }
 
 
@@ -265,10 +265,13 @@ def _evaluate_view(lens: Lens, embeddings: Embeddings, request: _Request) -> Vie
     biases = {position: lens.bias(position) for position in positions}
     top = {position: np.empty((len(embeddings), depth), dtype=np.int64) for position in positions}
     losses = {position: np.zeros(len(embeddings)) for position in positions}
+    buffer: torch.Tensor | None = None
     for start, scores in score_blocks(embeddings, lens.factors, most_rows=request.block_rows):
         stop = start + len(scores)
-        # Only the bias differs between positions of the dial: the products with E1 are shared.
-        biased = torch.empty_like(scores)
+        # Only the bias differs between positions of the dial: the products with E1 are shared. The first block is
+        # the largest, and its memory serves all others.
+        buffer = torch.empty_like(scores) if buffer is None else buffer
+        biased = buffer[: len(scores)]
         for position, bias in biases.items():
             torch.add(scores, bias, out=biased)
             best, _ = top_n(biased, depth)

@@ -136,9 +136,10 @@ def train(
     base_rates = [group["lr"] for group in optimiser.param_groups]
     workspace = Workspace()
     n_steps = config.passes * -(-len(data.primary) // config.batch_size)
+    n_tokens = float(data.counts.sum())
     history: list[PassRecord] = []
     best_score, best_pass, best = -1.0, 0, factors
-    plateau = 0.0
+    drops = 0
     worse_since_best = worse_since_drop = 0
     spent, step = 0.0, 0
 
@@ -181,7 +182,7 @@ def train(
             spent += time.perf_counter() - started
             due = number % config.evaluate_every == 0 or number == config.passes
             dev_score = score() if due else None
-            per_word = loss / float(data.counts.sum())
+            per_word = loss / n_tokens
             record(number, per_word, dev_score)
             shown = "" if dev_score is None else f" dev {dev_score:.4f}"
             bar.note(f"pass {number} loss {per_word:.3f}{shown}")
@@ -194,10 +195,10 @@ def train(
             worse_since_best += 1
             worse_since_drop += 1
             if config.schedule == "plateau" and worse_since_drop > config.plateau_patience:
-                plateau += 1
+                drops += 1
                 worse_since_drop = 0
                 for group, rate in zip(optimiser.param_groups, base_rates, strict=True):
-                    group["lr"] = rate * config.plateau_factor**plateau
+                    group["lr"] = rate * config.plateau_factor**drops
             if worse_since_best > config.patience:
                 break
     if dev is None:

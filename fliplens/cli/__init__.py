@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from types import FrameType
 from typing import TextIO
 
+from fliplens.devices import set_threads
 from fliplens.errors import FliplensError
 
 __all__ = ["main"]
@@ -40,6 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 # Read by the libraries when they are loaded, so before any of them is.
                 for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
                     os.environ[name] = str(args.threads)
+            set_threads(args.threads)
             status: int = args.run(args)
             sys.stdout.flush()
             return status

@@ -6,14 +6,12 @@ import argparse
 
 from fliplens.cli.output import percent, print_json, print_table, print_text
 from fliplens.demo import EXAMPLES_PRIOR, DemoResult, run_demo
-from fliplens.devices import set_threads
 
 __all__ = ["run"]
 
 
 def run(args: argparse.Namespace) -> int:
     """Run the demo and show what it found."""
-    set_threads(args.threads)
     result = run_demo(
         args.output,
         sentences=args.sentences,

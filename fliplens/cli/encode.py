@@ -6,7 +6,6 @@ import argparse
 from pathlib import Path
 
 from fliplens.cli.output import print_json, print_text
-from fliplens.devices import set_threads
 from fliplens.encoders import load_encoder
 from fliplens.encoding import encode_texts
 from fliplens.files import read_lines
@@ -17,7 +16,6 @@ __all__ = ["run"]
 def run(args: argparse.Namespace) -> int:
     """Encode a text file."""
     texts = read_lines(args.texts)
-    set_threads(args.threads)
     encoder = load_encoder(args.encoder, device=args.device, batch_size=args.batch_size)
     done = encode_texts(
         texts,

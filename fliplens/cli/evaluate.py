@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from fliplens.cli.output import print_evaluation, print_json, print_text
-from fliplens.devices import resolve_device, set_threads
+from fliplens.devices import resolve_device
 from fliplens.embeddings import open_embeddings
 from fliplens.entities import read_entities
 from fliplens.errors import InputError
@@ -40,7 +40,6 @@ BOTH = ("vocab", "metrics", "topn")
 
 def run(args: argparse.Namespace) -> int:
     """Evaluate a lens."""
-    set_threads(args.threads)
     if args.sdict is not None or args.data_yaml is not None:
         return _run_published(args)
     _refuse_given(args, PUBLISHED, "which goes with --sdict F --data_yaml F --dataset NAME")
@@ -58,7 +57,8 @@ def run(args: argparse.Namespace) -> int:
         None if args.paired is None else open_embeddings(args.paired, verify=args.verify),
         "evaluation",
     )
-    rows, _ = given.finite(drop=args.drop_bad_rows)
+    # `evaluate` refuses bad rows itself; only leaving them out needs a pass over the vectors here.
+    rows = given.finite(drop=True)[0] if args.drop_bad_rows else given
     entities = None
     if args.entities is not None:
         # Line numbers in the entity file count the lines as they were given.

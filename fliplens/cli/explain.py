@@ -7,7 +7,7 @@ import argparse
 import numpy as np
 
 from fliplens.cli.output import print_json, print_table
-from fliplens.devices import resolve_device, set_threads
+from fliplens.devices import resolve_device
 from fliplens.embeddings import Embeddings, Manifest, open_embeddings
 from fliplens.encoders import load_encoder
 from fliplens.errors import InputError
@@ -18,7 +18,6 @@ __all__ = ["run"]
 
 def run(args: argparse.Namespace) -> int:
     """Print the top words of every input."""
-    set_threads(args.threads)
     if bool(args.texts) == (args.embeddings is not None):
         raise InputError("expected either texts or --embeddings F.npy, found both or neither")
     if args.embeddings is not None and args.encoder is not None:

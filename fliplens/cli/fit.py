@@ -9,7 +9,6 @@ from typing import Any
 
 from fliplens.cli.info import describe, print_description
 from fliplens.cli.output import print_json
-from fliplens.devices import set_threads
 from fliplens.embeddings import open_embeddings
 from fliplens.errors import FliplensWarning, InputError
 from fliplens.files import check_free
@@ -54,7 +53,6 @@ def run(args: argparse.Namespace) -> int:
     overrides = dict(parse_override(item) for item in args.settings if is_override(item))
     flags = {name: getattr(args, name) for name in FLAGS if getattr(args, name) is not None}
     config = read_yaml(paths[0]) if paths else {}
-    set_threads(args.threads)
     common = {"drop_bad_rows": args.drop_bad_rows, "device": args.device, "show_progress": not args.quiet}
     if is_training_yaml(config):
         lens, output = _fit_published(args, config, paths[0], flags, overrides, common)
