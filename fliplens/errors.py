@@ -3,6 +3,7 @@
 ```
 FliplensError                the work failed                     exit status 1
 ├── MissingExtraError        an optional dependency is absent    exit status 1
+├── InterruptedRunError      the caller asked to stop            exit status 130 (SIGINT), 143 (SIGTERM)
 └── InputError (ValueError)  the call or its input is wrong      exit status 2
     └── EmbeddingSpaceError  vectors and lens do not fit together
 
@@ -22,6 +23,7 @@ __all__ = [
     "FliplensError",
     "FliplensWarning",
     "InputError",
+    "InterruptedRunError",
     "MissingExtraError",
 ]
 
@@ -37,6 +39,12 @@ class MissingExtraError(FliplensError):
 
     def __init__(self, needed_for: str, extra: str) -> None:
         super().__init__(f"{needed_for} needs an extra that is not installed: pip install 'fliplens[{extra}]'")
+
+
+class InterruptedRunError(FliplensError):
+    """The caller asked long work to stop; the message says what was kept and how to go on."""
+
+    exit_status = 130
 
 
 class InputError(FliplensError, ValueError):

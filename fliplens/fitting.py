@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 import fliplens
 from fliplens.devices import resolve_device
+from fliplens.distributed import Group
 from fliplens.embeddings import Embeddings, EmbeddingsLike, as_embeddings
 from fliplens.errors import EmbeddingSpaceWarning, FliplensError, FliplensWarning, InputError
 from fliplens.evaluation import evaluate
@@ -24,7 +25,8 @@ from fliplens.lens import Lens
 from fliplens.lens_files import FORMAT_VERSION
 from fliplens.recipes import TrainConfig
 from fliplens.tokenisation import Tokeniser
-from fliplens.training import TrainResult, train
+from fliplens.training import Checkpoint, FolderLog, MetricsWriter, TrainResult, train
+from fliplens.training.checkpoint import identity_of
 from fliplens.views import Views
 from fliplens.vocabulary import Vocabulary
 
@@ -133,6 +135,10 @@ def fit(
     drop_bad_rows: bool = False,
     device: str = "auto",
     show_progress: bool = False,
+    checkpoint: Checkpoint | str | Path | None = None,
+    metrics: MetricsWriter | str | Path | None = None,
+    stop: Callable[[], bool] | None = None,
+    group: Group | None = None,
 ) -> Lens:
     """Train a lens on sentences and their vectors.
 
@@ -154,15 +160,24 @@ def fit(
         drop_bad_rows: go on without rows that hold NaN or infinite values, instead of refusing them.
         device: auto, cpu, cuda or mps.
         show_progress: bars on stderr.
+        checkpoint: a folder that keeps the state of training every minute, and from which the same call goes on
+            after a kill; see `fliplens.training.Checkpoint` for more choice. It stays there when the lens is
+            returned: delete it once the lens is saved.
+        metrics: a folder for `metrics.jsonl` and TensorBoard events, or whatever takes records of the progress.
+        stop: asked after every step; once it is true the state is written and training ends.
+        group: the processes that train together, see `fliplens.distributed`; by default this one alone.
 
     Returns:
-        The lens with the best dev score; `lens.config` tells how it was made.
+        The lens with the best dev score; `lens.config` tells how it was made. In a group every process returns
+        it, but only process 0's tells its metrics.
 
     Raises:
-        InputError: what was handed in does not fit together.
+        InputError: what was handed in does not fit together, or a checkpoint or metrics of another job are there.
+        InterruptedRunError: `stop` was true.
         FliplensError: training diverged.
     """
     config = config or TrainConfig()
+    group = group or Group()
     where = resolve_device(device)
     if not 0 <= hold_out <= 0.5:
         raise InputError(f"expected hold_out from 0 to 0.5, found {hold_out}")
@@ -172,8 +187,20 @@ def fit(
         dev.primary.check_dim(rows.primary.dim, made_for="the training embeddings'")
         dev, _ = dev.finite(drop=drop_bad_rows)
     # An encoder that cannot be had is found out before the vocabulary is counted, not after.
-    maker, spec = _encoder(encoder, rows.primary, config, device)
+    # Of several processes the first one asks it.
+    maker, spec = _encoder(encoder, rows.primary, config, device) if group.is_first else (None, None)
     n_given = len(rows.texts)
+    if isinstance(checkpoint, str | Path):
+        checkpoint = Checkpoint(checkpoint)
+    if isinstance(metrics, str | Path):
+        metrics = FolderLog(metrics)
+    if not group.is_first:
+        checkpoint = metrics = None
+    if checkpoint is not None:
+        job = _job(rows, dev, vocabulary, maker, spec, config, hold_out)
+        checkpoint.open(job)
+        if isinstance(metrics, FolderLog):
+            metrics.check(checkpoint.job)
     if dev is None:
         rows, dev = _hold_out(rows, config.seed, hold_out)
     if not isinstance(vocabulary, Vocabulary):
@@ -187,7 +214,11 @@ def fit(
         )
     trained = rows if len(useful) == len(rows.texts) else rows.subset(useful)
     dev_views = None if dev is None else _dev_views(dev, vocabulary)
-    vectors = maker.encode(vocabulary.words, show_progress=show_progress) if maker is not None else None
+    vectors = None
+    if maker is not None and checkpoint is None:
+        vectors = maker.encode(vocabulary.words, show_progress=show_progress)
+    elif maker is not None and checkpoint is not None and not checkpoint.has_state:
+        vectors = checkpoint.word_vectors(maker, vocabulary.words, show_progress=show_progress)
     result = train(
         Views(counts[useful], trained.primary, trained.paired),
         config,
@@ -195,6 +226,10 @@ def fit(
         word_vectors=vectors,
         device=where,
         show_progress=show_progress,
+        checkpoint=checkpoint,
+        metrics=metrics,
+        stop=stop,
+        group=group,
     )
     lens = Lens(
         result.factors,
@@ -204,7 +239,7 @@ def fit(
         fingerprint=Fingerprint.of(rows.primary),
         config=_description(rows, dev, len(trained.texts), n_given, n_dropped, spec, maker, config, result),
     )
-    if dev is not None and dev_views is not None:
+    if dev is not None and dev_views is not None and group.is_first:
         lens.config["metrics"] = {
             "dev": evaluate(lens, dev.texts, dev.primary, paired=dev.paired, metrics="accuracy").to_json()
         }
@@ -309,6 +344,46 @@ def _encoder(
             f"{embeddings.dim} in {embeddings.name}: name the encoder that made them"
         )
     return maker, spec
+
+
+def _job(
+    rows: Rows,
+    dev: Rows | None,
+    vocabulary: Vocabulary | VocabularyConfig | None,
+    encoder: Encoder | None,
+    spec: str | None,
+    config: TrainConfig,
+    hold_out: float,
+) -> dict[str, Any]:
+    """Return what tells this run from others, as plain JSON values; known before the words are counted."""
+    words: dict[str, Any]
+    if isinstance(vocabulary, Vocabulary):
+        words = {
+            "sha256": sha256_of_lines(vocabulary.words),
+            "tokeniser": vocabulary.tokeniser.to_json(),
+            "ngram_range": list(vocabulary.ngram_range),
+        }
+    else:
+        chosen = vocabulary or VocabularyConfig()
+        words = {name: getattr(chosen, name) for name in VocabularyConfig.__dataclass_fields__ if name != "tokeniser"}
+        words |= {"tokeniser": chosen.tokeniser.to_json(), "ngram_range": list(chosen.ngram_range)}
+
+    def identity(some: Rows | None) -> dict[str, Any] | None:
+        if some is None:
+            return None
+        return {
+            "texts": sha256_of_lines(some.texts),
+            "primary": identity_of(some.primary),
+            "paired": identity_of(some.paired),
+        }
+
+    return {
+        "recipe": config.to_json(),
+        "training data": identity(rows),
+        "dev data": identity(dev) or {"hold_out": hold_out},
+        "vocabulary": words,
+        "encoder": {"spec": spec, "revision": None if encoder is None else encoder.revision},
+    }
 
 
 def _description(

@@ -40,9 +40,18 @@ class Views:
         return [(view, weight) for view, weight in both if weight > 0]
 
 
-def batches(random: np.random.Generator, n: int, size: int) -> Iterator[NDArray[np.int64]]:
-    """Yield the rows of each step of one pass: a fresh shuffle, each batch in file order for the disk's sake."""
-    order = random.permutation(n)
+def batches(n: int, size: int, *, seed: int, number: int) -> Iterator[NDArray[np.int64]]:
+    """Yield the rows of each step of one pass: a fresh shuffle, each batch in file order for the disk's sake.
+
+    The order is a pure function of the arguments, so that an interrupted pass goes on where it stopped.
+
+    Args:
+        n: rows there are.
+        size: rows a step, at most.
+        seed: of the run.
+        number: of the pass, from 1.
+    """
+    order = np.random.default_rng([seed, number]).permutation(n)
     for start in range(0, n, size):
         yield np.sort(order[start : start + size])
 

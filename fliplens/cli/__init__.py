@@ -1,7 +1,8 @@
 """The command line: flags in, one library call, a table or JSON out.
 
 stdout carries results and nothing else; progress, warnings and errors go to stderr, one line each. Exit status:
-0 done, 1 the work failed, 2 the call or its input was wrong, 130 interrupted.
+0 done, 1 the work failed, 2 the call or its input was wrong, 130 interrupted; a `fit` that SIGTERM ends leaves with
+143, so that who manages jobs can tell the two apart.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from collections.abc import Sequence
 from types import FrameType
 from typing import TextIO
 
+from fliplens.cli.signals import Terminated
 from fliplens.devices import set_threads
 from fliplens.errors import FliplensError
 
@@ -47,8 +49,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             return status
         except FliplensError as error:
             return _fail(str(error), error.exit_status)
-        except KeyboardInterrupt:
-            return _fail("interrupted; nothing is half written: run the same command again", 130)
+        except KeyboardInterrupt as error:
+            status = 143 if isinstance(error, Terminated) else 130
+            return _fail("interrupted; nothing is half written: run the same command again", status)
         except BrokenPipeError:
             # The reader of our output (head, say) has left: not an error of ours; keep Python from flushing again.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -65,7 +68,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _fail(message: str, status: int) -> int:
-    sys.stderr.write(f"fliplens: {' '.join(message.split())}\n")
+    # Of several processes that train together each says its own; who it is tells them apart.
+    rank = os.environ.get("RANK", "0") if "WORLD_SIZE" in os.environ else "0"
+    who = "" if rank == "0" else f"process {rank}: "
+    sys.stderr.write(f"fliplens: {who}{' '.join(message.split())}\n")
     return status
 
 

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import argparse
+import sys
 import warnings
 from pathlib import Path
 from typing import Any
 
 from fliplens.cli.info import describe, print_description
 from fliplens.cli.output import print_json
+from fliplens.cli.signals import StopOnSignal
+from fliplens.devices import resolve_device
+from fliplens.distributed import Group, is_distributed, join, local_device
 from fliplens.embeddings import open_embeddings
-from fliplens.errors import FliplensWarning, InputError
+from fliplens.errors import FliplensWarning, InputError, InterruptedRunError
 from fliplens.files import check_free
 from fliplens.fitting import fit
 from fliplens.lens import Lens
 from fliplens.lens_files import LENS_FOLDER
 from fliplens.published import is_training_yaml, read_training_yaml
 from fliplens.settings import FitSettings, is_override, parse_override, read_yaml
+from fliplens.training import Checkpoint, FolderLog
 
 __all__ = ["run"]
 
@@ -46,19 +51,18 @@ PUBLISHED_NAMES = {
 
 
 def run(args: argparse.Namespace) -> int:
-    """Fit a lens and write it."""
-    paths = [item for item in args.settings if not is_override(item)]
-    if len(paths) > 1:
-        raise InputError(f"expected one CONFIG.yaml and key=value settings, found {' '.join(paths)}")
-    overrides = dict(parse_override(item) for item in args.settings if is_override(item))
-    flags = {name: getattr(args, name) for name in FLAGS if getattr(args, name) is not None}
-    config = read_yaml(paths[0]) if paths else {}
-    common = {"drop_bad_rows": args.drop_bad_rows, "device": args.device, "show_progress": not args.quiet}
-    if is_training_yaml(config):
-        lens, output = _fit_published(args, config, paths[0], flags, overrides, common)
-    else:
-        lens, output = _fit_ours(args, {**config, **flags, **overrides}, common)
+    """Fit a lens and write it, alone or as one of the processes that torchrun started."""
+    device = local_device(args.device)
+    with StopOnSignal(patient=is_distributed()) as stop, join(resolve_device(device)) as group:
+        try:
+            lens, output, checkpoint = _fit(args, device, stop, group)
+        except InterruptedRunError as error:
+            error.exit_status = stop.exit_status
+            raise
+    if not group.is_first:
+        return 0
     lens.save(output, overwrite=args.overwrite)
+    checkpoint.remove()
     description = describe(lens)
     if args.json:
         print_json(description)
@@ -67,7 +71,29 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _fit_ours(args: argparse.Namespace, values: dict[str, Any], common: dict[str, Any]) -> tuple[Lens, Path]:
+def _fit(args: argparse.Namespace, device: str, stop: StopOnSignal, group: Group) -> tuple[Lens, Path, Checkpoint]:
+    paths = [item for item in args.settings if not is_override(item)]
+    if len(paths) > 1:
+        raise InputError(f"expected one CONFIG.yaml and key=value settings, found {' '.join(paths)}")
+    overrides = dict(parse_override(item) for item in args.settings if is_override(item))
+    flags = {name: getattr(args, name) for name in FLAGS if getattr(args, name) is not None}
+    config = read_yaml(paths[0]) if paths else {}
+    common = {
+        "drop_bad_rows": args.drop_bad_rows,
+        "device": device,
+        "show_progress": not args.quiet and group.is_first,
+        "metrics": _log(args) if group.is_first else None,
+        "stop": stop,
+        "group": group,
+    }
+    if is_training_yaml(config):
+        return _fit_published(args, config, paths[0], flags, overrides, common)
+    return _fit_ours(args, {**config, **flags, **overrides}, common)
+
+
+def _fit_ours(
+    args: argparse.Namespace, values: dict[str, Any], common: dict[str, Any]
+) -> tuple[Lens, Path, Checkpoint]:
     settings = FitSettings.from_mapping(values)
     data: dict[str, Any] = dict(settings.data)
     for name, flag in (("texts", "--texts"), ("embeddings", "--embeddings"), ("output", "-o LENS_DIR")):
@@ -76,7 +102,7 @@ def _fit_ours(args: argparse.Namespace, values: dict[str, Any], common: dict[str
     if "alpha" in values and "paired" not in data:
         warnings.warn("alpha has no effect without a paired view", FliplensWarning, stacklevel=2)
     output = Path(data.pop("output"))
-    _check_output(output, args)
+    checkpoint = _checkpoint(output, args)
     for name in ("embeddings", "paired", "dev_embeddings", "dev_paired"):
         if name in data:
             data[name] = open_embeddings(data[name], verify=args.verify)
@@ -86,9 +112,10 @@ def _fit_ours(args: argparse.Namespace, values: dict[str, Any], common: dict[str
         vocabulary=settings.vocabulary,
         config=settings.train,
         hold_out=settings.hold_out,
+        checkpoint=checkpoint,
         **{**data, **common},
     )
-    return lens, output
+    return lens, output, checkpoint
 
 
 def _fit_published(
@@ -98,7 +125,7 @@ def _fit_published(
     flags: dict[str, Any],
     overrides: dict[str, Any],
     common: dict[str, Any],
-) -> tuple[Lens, Path]:
+) -> tuple[Lens, Path, Checkpoint]:
     output = flags.pop("output", None)
     encoder = flags.pop("encoder", None)
     foreign = sorted(set(flags) - set(PUBLISHED_NAMES))
@@ -115,7 +142,7 @@ def _fit_published(
     renamed = {PUBLISHED_NAMES[name]: value for name, value in flags.items()}
     job = read_training_yaml(config, path, {**renamed, **overrides})
     target = Path(output) if output is not None else job.output
-    _check_output(target, args)
+    checkpoint = _checkpoint(target, args)
     lens = fit(
         job.texts,
         job.embeddings,
@@ -126,11 +153,32 @@ def _fit_published(
         vocabulary=job.vocabulary,
         encoder=encoder,
         config=job.train,
+        checkpoint=checkpoint,
         **{**common, "show_progress": common["show_progress"] and job.verbose},
     )
-    return lens, target
+    return lens, target, checkpoint
 
 
-def _check_output(output: Path, args: argparse.Namespace) -> None:
-    """Find out before hours of training that the lens could not be written."""
-    check_free(output, kind=LENS_FOLDER, overwrite=args.overwrite)
+def _checkpoint(output: Path, args: argparse.Namespace) -> Checkpoint:
+    """Return the checkpoint beside the lens folder; find out before long work that no lens could be written."""
+    output = check_free(output, kind=LENS_FOLDER, overwrite=args.overwrite)
+    return Checkpoint(
+        output.with_name(output.name + ".checkpoint"),
+        every_seconds=args.checkpoint_every,
+        overwrite=args.overwrite,
+        notify=_say,
+    )
+
+
+def _log(args: argparse.Namespace) -> FolderLog | None:
+    """Return what writes the metrics, where they are asked for; say so if that is without TensorBoard events."""
+    if args.log is None:
+        return None
+    log = FolderLog(args.log, overwrite=args.overwrite)
+    if log.missing:
+        _say(f"metrics go to {log.lines.path} alone, as {log.missing}")
+    return log
+
+
+def _say(text: str) -> None:
+    sys.stderr.write(f"fliplens: {text}\n")

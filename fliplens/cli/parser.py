@@ -145,7 +145,17 @@ def _fit(commands: Commands, common: OneLineParser) -> None:
     model.add_argument("--passes", metavar="N", help="over the training rows")
     model.add_argument("--seed", metavar="S", help="of everything random")
     fit.add_argument("-o", "--output", metavar="LENS_DIR", help="the lens folder to write")
-    fit.add_argument("--overwrite", action="store_true", help="replace a lens in LENS_DIR")
+    fit.add_argument(
+        "--overwrite", action="store_true", help="replace a lens in LENS_DIR, and other jobs' checkpoint and metrics"
+    )
+    fit.add_argument("--log", metavar="DIR", help="write metrics.jsonl there, and TensorBoard events if installed")
+    fit.add_argument(
+        "--checkpoint-every",
+        type=float,
+        default=60.0,
+        metavar="S",
+        help="seconds between checkpoints, in LENS_DIR.checkpoint until the lens is written (default: 60)",
+    )
     fit.add_argument("--json", action="store_true", help="print what `info --json` says of the new lens")
     fit.set_defaults(run=_lazily("fit"), free="settings")
 

@@ -1,0 +1,459 @@
+"""The training loop: AdamW on the log-linear loss, with early stopping on dev recall."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+import warnings
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any, NoReturn
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from fliplens.anchoring import Coordinates
+from fliplens.devices import multiplies_bfloat16
+from fliplens.distributed import Group
+from fliplens.errors import FliplensError, FliplensWarning, InputError, InterruptedRunError
+from fliplens.metrics import accuracy, hits
+from fliplens.objective import Factors, Precision, Workspace, accumulate, soft_threshold_
+from fliplens.progress import Progress
+from fliplens.reading import score_blocks, top_n
+from fliplens.recipes import TrainConfig
+from fliplens.training.checkpoint import Checkpoint, identity_of
+from fliplens.training.log import MetricsWriter
+from fliplens.training.start import starting_state
+from fliplens.training.state import PassRecord, TrainState
+from fliplens.views import Views, batch, batches
+
+__all__ = ["TrainResult", "train"]
+
+LOG_STEPS = 20
+"""Steps between two records of the loss."""
+
+
+class DivergedError(FliplensError):
+    """The loss stopped being finite."""
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """A trained lens's parameters, in the coordinates of the raw embeddings, and how they came about."""
+
+    factors: Factors
+    """E1, E2 and b = prior - W · m, on the processor."""
+    prior: Tensor
+    """The trained bias (V,), before centring was folded in."""
+    mean: NDArray[np.float32]
+    """m (d,), zeros where training did not centre."""
+    history: list[PassRecord]
+    """One record a pass, the anchor's first."""
+    best_pass: int
+    """The pass whose weights these are."""
+    seconds: float
+    """Training time, dev evaluations left out."""
+    rank: int | None
+    """r; None for the full-rank baseline."""
+    precision: Precision
+    """Of the large products."""
+    anchor: str
+    """words, sentences or random."""
+
+    def history_json(self) -> list[dict[str, Any]]:
+        """Return the history as plain JSON values."""
+        return [asdict(record) for record in self.history]
+
+
+def train(
+    data: Views,
+    config: TrainConfig,
+    *,
+    dev: Views | None = None,
+    word_vectors: NDArray[np.float32] | None = None,
+    device: torch.device | None = None,
+    show_progress: bool = False,
+    checkpoint: Checkpoint | str | Path | None = None,
+    checkpoint_every_seconds: float = 60.0,
+    metrics: MetricsWriter | None = None,
+    stop: Callable[[], bool] | None = None,
+    group: Group | None = None,
+) -> TrainResult:
+    """Train a lens's factors.
+
+    Args:
+        data: rows to train on.
+        config: the recipe.
+        dev: rows to stop on and to choose the best weights by; without them the last weights are kept.
+        word_vectors: the encoder's vectors of the vocabulary words (V, d), for anchor words. Not needed where a
+            checkpoint goes on.
+        device: where to train.
+        show_progress: a bar on stderr.
+        checkpoint: a folder to keep the state in, and to go on from if it holds this job's. It stays there when
+            training ends: whoever keeps the result removes it (`Checkpoint.remove`).
+        checkpoint_every_seconds: how often, where `checkpoint` is a path.
+        metrics: takes records of the progress.
+        stop: asked after every step; once it is true the state is written and training ends.
+        group: the processes that train together; by default this one alone. Process 0 makes the starting state
+            (or reads it from the checkpoint) and hands it to the others, evaluates, logs and writes.
+
+    Raises:
+        InputError: a rank above d, anchor words without vectors, views that do not fit together, a checkpoint or
+            metrics of another job.
+        InterruptedRunError: `stop` was true, here or in another process of the group.
+        FliplensError: the loss stopped being finite.
+    """
+    device = device or torch.device("cpu")
+    group = group or Group()
+    dim = data.primary.dim
+    if data.counts.nnz == 0:
+        raise InputError("expected training text with words of the vocabulary, found none in any row")
+    for view in (data, dev):
+        if view is not None and view.paired is not None and view.paired.dim != view.primary.dim:
+            raise InputError(
+                f"expected both views in one space, found {view.primary.dim} dimensions in "
+                f"{view.primary.name} and {view.paired.dim} in {view.paired.name}"
+            )
+    rank = _rank(config, dim)
+    if rank is None and config.weight_decay:
+        warnings.warn(
+            "weight_decay has no effect with rank=full: it is on the projection, which one matrix does not have",
+            FliplensWarning,
+            stacklevel=2,
+        )
+    precision: Precision
+    if config.precision == "auto":
+        precision = "bfloat16" if multiplies_bfloat16(device.type) else "float32"
+    else:
+        precision = config.precision
+    if not group.is_first:
+        checkpoint = metrics = None
+    elif isinstance(checkpoint, str | Path):
+        checkpoint = Checkpoint(checkpoint, every_seconds=checkpoint_every_seconds)
+    job: dict[str, Any] = {}
+    if checkpoint is not None and checkpoint.is_open:
+        job = checkpoint.job
+    elif checkpoint is not None or metrics is not None:
+        job = _job(data, config, dev, word_vectors)
+        if checkpoint is not None:
+            checkpoint.open(job)
+    if group.is_first:
+        found = None if checkpoint is None else checkpoint.take_state()
+        state = found or starting_state(data, config, rank, word_vectors)
+        if group.size > 1:
+            group.from_first(state.to_bytes())
+    else:
+        state, _ = TrainState.from_bytes(group.from_first(None))
+    trainer = _Trainer(data, config, dev, state.to(device), device, precision, checkpoint, metrics, stop, group)
+    if metrics is not None:
+        metrics.open(job, state.step)
+    try:
+        trainer.run(show_progress=show_progress)
+    except FliplensError as error:
+        if checkpoint is not None and isinstance(error, DivergedError):
+            # Going on from it would only diverge again.
+            checkpoint.remove()
+        raise
+    finally:
+        if metrics is not None:
+            metrics.close()
+    best = state.factors if dev is None or state.best is None else state.best
+    kept = best.map(lambda tensor: tensor.detach().cpu())
+    return TrainResult(
+        factors=state.coordinates.fold(kept),
+        prior=kept.b,
+        mean=state.coordinates.mean,
+        history=state.history,
+        best_pass=state.history[-1].number if dev is None else state.best_pass,
+        seconds=state.spent,
+        rank=rank,
+        precision=precision,
+        anchor=state.anchor,
+    )
+
+
+class _Trainer:
+    """Takes a state from where it is to the end of training."""
+
+    def __init__(
+        self,
+        data: Views,
+        config: TrainConfig,
+        dev: Views | None,
+        state: TrainState,
+        device: torch.device,
+        precision: Precision,
+        checkpoint: Checkpoint | None,
+        metrics: MetricsWriter | None,
+        stop: Callable[[], bool] | None,
+        group: Group,
+    ) -> None:
+        self.data, self.config, self.dev, self.state = data, config, dev, state
+        self.device, self.precision = device, precision
+        self.checkpoint, self.metrics, self.stop, self.group = checkpoint, metrics, stop, group
+        self.views = data.weighted(config.alpha)
+        self.gradients = state.factors.map(torch.zeros_like)
+        self.optimiser = _optimiser(state, self.gradients, config)
+        self.base_rates = [group["lr"] for group in self.optimiser.param_groups]
+        self.workspace = Workspace()
+        self.n_rows = len(data.primary)
+        self.n_steps = config.passes * -(-self.n_rows // config.batch_size)
+        self.words_of_row = np.asarray(data.counts.sum(axis=1), dtype=np.float64).ravel()
+        self.clock = self.window_clock = time.perf_counter()
+        self.window_rows = 0
+        self._set_rates(max(0, state.step - 1))
+
+    def run(self, *, show_progress: bool) -> None:
+        """Train to the end.
+
+        Raises:
+            InterruptedRunError: asked to stop.
+            DivergedError: the loss stopped being finite.
+        """
+        state = self.state
+        if not state.history:
+            score = self._score()
+            if score is not None:
+                state.keep_best(score, 0)
+            self._end_record(0, None, score)
+        show = show_progress and self.group.is_first
+        self.clock = self.window_clock = time.perf_counter()
+        with Progress("train", total=self.n_steps, unit="steps", show=show, done=state.step) as bar:
+            while not state.finished:
+                order = batches(self.n_rows, self.config.batch_size, seed=self.config.seed, number=state.number)
+                for rows in islice(order, state.position, None):
+                    asked = self.step(rows)
+                    bar.update()
+                    if asked:
+                        self._interrupt()
+                    if self.checkpoint is not None and self.checkpoint.is_due():
+                        self._check_finite()
+                        self.checkpoint.save(state)
+                bar.note(self._end_pass())
+
+    def step(self, rows: NDArray[np.int64]) -> bool:
+        """Take one step on some rows; return whether one of the processes was asked to stop."""
+        state = self.state
+        embeddings, bags, weights = batch(
+            self.data.counts, self.views, self.group.share(rows), state.coordinates, self.device
+        )
+        for gradient in self.gradients.tensors():
+            gradient.zero_()
+        loss = accumulate(
+            state.factors,
+            self.gradients,
+            embeddings,
+            bags,
+            weights,
+            workspace=self.workspace,
+            precision=self.precision,
+        )
+        for gradient in self.gradients.tensors():
+            self.group.add_up(gradient)
+        loss, asked = self.group.total(loss, float(self.stop is not None and self.stop()))
+        self._set_rates(state.step)
+        self.optimiser.step()
+        soft_threshold_(state.factors.E1, self.optimiser.param_groups[0]["lr"] * self.config.l1)
+        state.step += 1
+        state.position += 1
+        state.loss += loss
+        self._count(loss, rows)
+        return asked > 0
+
+    def _count(self, loss: float, rows: NDArray[np.int64]) -> None:
+        """Add a step to the time and to the window of the log; write a record where one is due."""
+        state = self.state
+        now = time.perf_counter()
+        state.spent += now - self.clock
+        self.clock = now
+        state.window_loss += loss
+        state.window_words += float(self.words_of_row[rows].sum())
+        self.window_rows += len(rows)
+        if state.step % LOG_STEPS:
+            return
+        if self.metrics is not None:
+            record: dict[str, float | int] = {
+                "step": state.step,
+                "pass": state.number,
+                "loss": state.window_loss / max(1.0, state.window_words),
+                "learning_rate": self.optimiser.param_groups[0]["lr"],
+                "rows_per_second": self.window_rows / max(1e-9, now - self.window_clock),
+                "seconds": state.spent,
+            }
+            self.metrics.write(record)
+        state.window_loss = state.window_words = 0.0
+        self.window_rows, self.window_clock = 0, now
+
+    def _end_pass(self) -> str:
+        """Evaluate where it is due, record the pass and decide what comes next; return a few words about it."""
+        state, config = self.state, self.config
+        self._check_finite()
+        paused = time.perf_counter()
+        state.spent += paused - self.clock
+        number = state.number
+        due = number % config.evaluate_every == 0 or number == config.passes
+        score = self._score() if due else None
+        per_word = state.loss / float(self.words_of_row.sum())
+        self._end_record(number, per_word, score)
+        if score is not None:
+            self._judge(score)
+        state.number, state.position, state.loss = number + 1, 0, 0.0
+        state.finished = state.finished or number == config.passes
+        self.clock = time.perf_counter()
+        self.window_clock += self.clock - paused
+        return f"pass {number} loss {per_word:.3f}" + ("" if score is None else f" dev {score:.4f}")
+
+    def _judge(self, score: float) -> None:
+        """Keep the best weights, lower the rates on a plateau, end training when patience is over."""
+        state, config = self.state, self.config
+        if score > state.best_score:
+            state.keep_best(score, state.number)
+            state.worse_since_best = state.worse_since_drop = 0
+            return
+        state.worse_since_best += 1
+        state.worse_since_drop += 1
+        if config.schedule == "plateau" and state.worse_since_drop > config.plateau_patience:
+            state.drops += 1
+            state.worse_since_drop = 0
+        state.finished = state.worse_since_best > config.patience
+
+    def _score(self) -> float | None:
+        """Return the dev score, which process 0 takes and tells the others; None without dev data."""
+        if self.dev is None:
+            return None
+        score = (
+            _dev_score(self.state.factors, self.dev, self.config, self.state.coordinates)
+            if self.group.is_first
+            else 0.0
+        )
+        return self.group.total(score)[0]
+
+    def _end_record(self, number: int, loss: float | None, score: float | None) -> None:
+        state = self.state
+        zeros = float((state.factors.E1 == 0).float().mean())
+        rate = self.optimiser.param_groups[0]["lr"]
+        state.history.append(PassRecord(number, loss, score, rate, zeros, state.spent))
+        if self.metrics is not None:
+            record: dict[str, float | int] = {"step": state.step, "pass": number, "zeros": zeros}
+            record |= {} if loss is None else {"pass_loss": loss}
+            record |= {} if score is None else {"dev": score}
+            self.metrics.write({**record, "learning_rate": rate, "seconds": state.spent})
+
+    def _set_rates(self, step: int) -> None:
+        """Set the learning rates of the step that follows `step` others: a function of the state alone."""
+        if self.config.schedule == "linear":
+            factor = 1 - step / self.n_steps
+        else:
+            factor = self.config.plateau_factor**self.state.drops
+        for one, rate in zip(self.optimiser.param_groups, self.base_rates, strict=True):
+            one["lr"] = rate * factor
+
+    def _check_finite(self) -> None:
+        if not np.isfinite(self.state.loss):
+            raise DivergedError(
+                f"expected a finite loss, found {self.state.loss} in pass {self.state.number}: "
+                "lower the learning rates"
+            )
+
+    def _interrupt(self) -> NoReturn:
+        """Write the state and leave."""
+        self._check_finite()
+        done = f"interrupted after step {self.state.step} of {self.n_steps}"
+        if self.checkpoint is None:
+            kept = "nothing was kept, start again" if self.group.is_first else "process 0 keeps it"
+        elif self.checkpoint.save(self.state):
+            kept = f"kept in {self.checkpoint.folder}: run the same command again to go on"
+        else:
+            kept = "run the same command again to go on from the last checkpoint, if there is one"
+        raise InterruptedRunError(f"{done}; {kept}")
+
+
+def _job(
+    data: Views, config: TrainConfig, dev: Views | None, word_vectors: NDArray[np.float32] | None
+) -> dict[str, Any]:
+    """Return what tells this training run from others, as plain JSON values."""
+    return {
+        "config": config.to_json(),
+        "data": _identity(data),
+        "dev": None if dev is None else _identity(dev),
+        "word_vectors": None
+        if word_vectors is None
+        else hashlib.sha256(np.ascontiguousarray(word_vectors).data).hexdigest(),
+    }
+
+
+def _identity(views: Views) -> dict[str, Any]:
+    digest = hashlib.sha256(repr(views.counts.shape).encode())
+    for array in (views.counts.indptr, views.counts.indices, views.counts.data):
+        digest.update(np.ascontiguousarray(array).data)
+    return {
+        "counts": digest.hexdigest(),
+        "primary": identity_of(views.primary),
+        "paired": identity_of(views.paired),
+    }
+
+
+def _rank(config: TrainConfig, dim: int) -> int | None:
+    if config.rank == "full":
+        return None
+    if config.rank is None:
+        return min(512, dim)
+    if config.rank > dim:
+        raise InputError(
+            f"expected a rank of at most {dim}, the embeddings' dimensions, found {config.rank}: "
+            f"rank={dim} loses nothing, rank=full is one matrix"
+        )
+    return config.rank
+
+
+def _optimiser(state: TrainState, gradients: Factors, config: TrainConfig) -> torch.optim.AdamW:
+    """Return AdamW over the state's parameters, whose moments are the state's own tensors."""
+    factors = state.factors
+    for parameter, gradient in zip(factors.tensors(), gradients.tensors(), strict=True):
+        parameter.grad = gradient
+    first = config.first_rate(full=factors.E2 is None)
+    groups: list[dict[str, Any]] = [{"params": [factors.E1], "lr": first}]
+    if factors.E2 is not None:
+        groups.append(
+            {
+                "params": [factors.E2],
+                "lr": config.learning_rate_projection,
+                "weight_decay": config.weight_decay,
+            }
+        )
+    groups.append({"params": [factors.b], "lr": config.learning_rate_bias})
+    optimiser = torch.optim.AdamW(groups, weight_decay=0.0, fused=True)
+    for parameter, steps, mean, square in zip(
+        factors.tensors(), state.steps, state.first.tensors(), state.second.tensors(), strict=True
+    ):
+        # What AdamW itself would make at its first step, where these are zeros.
+        optimiser.state[parameter] = {"step": steps, "exp_avg": mean, "exp_avg_sq": square}
+    return optimiser
+
+
+def _dev_score(factors: Factors, dev: Views, config: TrainConfig, coordinates: Coordinates) -> float:
+    """Return the mean over all views and rows of the share of known words among the top k · factor.
+
+    All views count alike whatever alpha is, as in the published code's `recall_avg`.
+    """
+    folded = coordinates.fold(factors.map(lambda tensor: tensor.cpu()))
+    bias = folded.b + (config.stop_prior - 1.0) * factors.b.cpu()
+    n_known = np.diff(dev.counts.indptr).astype(np.int64)
+    depth = max(1, min(int(n_known.max(initial=1) * config.stop_topk_factor), folded.E1.shape[0]))
+    device = factors.E1.device
+    folded = folded.map(lambda tensor: tensor.to(device))
+    bias = bias.to(device)
+    scores = []
+    for view in [dev.primary] if dev.paired is None else [dev.primary, dev.paired]:
+        values = []
+        for start, block in score_blocks(view, folded):
+            top, _ = top_n(block.add_(bias), depth)
+            stop = start + len(block)
+            found = hits(top.cpu().numpy(), dev.counts[start:stop])
+            values.append(accuracy(found, n_known[start:stop], topk_factor=config.stop_topk_factor))
+        scores.append(np.nanmean(np.concatenate(values)))
+    return float(np.mean(scores))
