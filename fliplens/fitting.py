@@ -23,6 +23,7 @@ from fliplens.files import read_lines, sha256_of_lines
 from fliplens.fingerprint import Fingerprint
 from fliplens.lens import Lens
 from fliplens.lens_files import FORMAT_VERSION
+from fliplens.progress import say
 from fliplens.recipes import TrainConfig
 from fliplens.tokenisation import Tokeniser
 from fliplens.training import Checkpoint, FolderLog, MetricsWriter, TrainResult, train
@@ -191,7 +192,7 @@ def fit(
     maker, spec = _encoder(encoder, rows.primary, config, device) if group.is_first else (None, None)
     n_given = len(rows.texts)
     if isinstance(checkpoint, str | Path):
-        checkpoint = Checkpoint(checkpoint)
+        checkpoint = Checkpoint(checkpoint, notify=say if show_progress else None)
     if isinstance(metrics, str | Path):
         metrics = FolderLog(metrics)
     if not group.is_first:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sized
 from types import TracebackType
 from typing import Any, TypeVar
 
-__all__ = ["Progress", "track"]
+__all__ = ["Progress", "say", "track"]
 
 T = TypeVar("T")
 
@@ -58,6 +58,11 @@ class Progress:
     ) -> None:
         if self._bar is not None:
             self._bar.close()
+
+
+def say(text: str) -> None:
+    """Write one line about long work to stderr, as the command line writes its own."""
+    sys.stderr.write(f"fliplens: {text}\n")
 
 
 def track(

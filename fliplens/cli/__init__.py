@@ -68,11 +68,15 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _fail(message: str, status: int) -> int:
-    # Of several processes that train together each says its own; who it is tells them apart.
-    rank = os.environ.get("RANK", "0") if "WORLD_SIZE" in os.environ else "0"
-    who = "" if rank == "0" else f"process {rank}: "
+    # Of several processes that train together each says what ended it; its number tells them apart.
+    who = "" if _rank() == "0" else f"process {_rank()}: "
     sys.stderr.write(f"fliplens: {who}{' '.join(message.split())}\n")
     return status
+
+
+def _rank() -> str:
+    """Return the number of this process among those that torchrun started; 0 if it is alone."""
+    return os.environ.get("RANK", "0") if "WORLD_SIZE" in os.environ else "0"
 
 
 def _stop(_number: int, _frame: FrameType | None) -> None:
@@ -87,4 +91,6 @@ def _show_warning(
     _file: TextIO | None = None,
     _line: str | None = None,
 ) -> None:
-    sys.stderr.write(f"fliplens: warning: {' '.join(str(message).split())}\n")
+    # All processes read the same data; one of them is enough to warn about it.
+    if _rank() == "0":
+        sys.stderr.write(f"fliplens: warning: {' '.join(str(message).split())}\n")

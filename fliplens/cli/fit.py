@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 import warnings
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from fliplens.files import check_free
 from fliplens.fitting import fit
 from fliplens.lens import Lens
 from fliplens.lens_files import LENS_FOLDER
+from fliplens.progress import say
 from fliplens.published import is_training_yaml, read_training_yaml
 from fliplens.settings import FitSettings, is_override, parse_override, read_yaml
 from fliplens.training import Checkpoint, FolderLog
@@ -166,7 +166,7 @@ def _checkpoint(output: Path, args: argparse.Namespace) -> Checkpoint:
         output.with_name(output.name + ".checkpoint"),
         every_seconds=args.checkpoint_every,
         overwrite=args.overwrite,
-        notify=_say,
+        notify=say,
     )
 
 
@@ -176,9 +176,5 @@ def _log(args: argparse.Namespace) -> FolderLog | None:
         return None
     log = FolderLog(args.log, overwrite=args.overwrite)
     if log.missing:
-        _say(f"metrics go to {log.lines.path} alone, as {log.missing}")
+        say(f"metrics go to {log.lines.path} alone, as {log.missing}")
     return log
-
-
-def _say(text: str) -> None:
-    sys.stderr.write(f"fliplens: {text}\n")

@@ -14,6 +14,7 @@ A record is one flat mapping. Its `step` says when; which other names there are 
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import warnings
@@ -126,12 +127,11 @@ class JsonLines:
         return lines[0][1].get("job") if lines else None
 
     def _give_up(self, error: OSError) -> None:
-        self._stream = None
-        warnings.warn(
-            f"no metrics can be written to {self.path} ({error.strerror or error}): training goes on without",
-            FliplensWarning,
-            stacklevel=3,
-        )
+        stream, self._stream = self._stream, None
+        if stream is not None:
+            with contextlib.suppress(OSError):  # what is still in its buffer
+                stream.close()
+        _warn(self.path, error)
 
 
 class TensorBoard:
@@ -156,19 +156,32 @@ class TensorBoard:
     def open(self, job: Mapping[str, Any], step: int) -> None:
         """See `MetricsWriter`. TensorBoard itself hides what lies past `step` in older event files."""
         del job
-        self._writer = self._make(str(self.folder), purge_step=step + 1)
+        try:
+            self._writer = self._make(str(self.folder), purge_step=step + 1)
+        except OSError as error:
+            self._give_up(error)
 
     def write(self, record: Record) -> None:
-        """See `MetricsWriter`."""
-        for name, value in record.items():
-            if name not in ("step", "pass"):
-                self._writer.add_scalar(f"train/{name}", value, global_step=record["step"])
+        """See `MetricsWriter`. A disk that fills warns once and never stops training."""
+        try:
+            for name, value in record.items():
+                if self._writer is not None and name not in ("step", "pass"):
+                    self._writer.add_scalar(f"train/{name}", value, global_step=record["step"])
+        except OSError as error:
+            self._give_up(error)
 
     def close(self) -> None:
         """See `MetricsWriter`."""
-        if self._writer is not None:
-            self._writer.close()
-            self._writer = None
+        writer, self._writer = self._writer, None
+        try:
+            if writer is not None:
+                writer.close()
+        except OSError as error:
+            self._give_up(error)
+
+    def _give_up(self, error: OSError) -> None:
+        self._writer = None
+        _warn(self.folder, error)
 
 
 class FolderLog:
@@ -222,6 +235,14 @@ class FolderLog:
 
     def _events(self) -> list[Path]:
         return list(self.folder.glob("events.out.tfevents.*"))
+
+
+def _warn(path: Path, error: OSError) -> None:
+    warnings.warn(
+        f"no more metrics can be written to {path} ({error.strerror or error}): training goes on without",
+        FliplensWarning,
+        stacklevel=4,
+    )
 
 
 def _digest(job: Mapping[str, Any]) -> str:

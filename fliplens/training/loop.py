@@ -35,6 +35,8 @@ __all__ = ["TrainResult", "train"]
 
 LOG_STEPS = 20
 """Steps between two records of the loss."""
+ALIGNED = 64
+"""Numbers between two places in memory where a part of the gradients may start."""
 
 
 class DivergedError(FliplensError):
@@ -196,7 +198,7 @@ class _Trainer:
         self.device, self.precision = device, precision
         self.checkpoint, self.metrics, self.stop, self.group = checkpoint, metrics, stop, group
         self.views = data.weighted(config.alpha)
-        self.gradients = state.factors.map(torch.zeros_like)
+        self.sum, self.gradients = _gradients(state.factors)
         self.optimiser = _optimiser(state, self.gradients, config)
         self.base_rates = [group["lr"] for group in self.optimiser.param_groups]
         self.workspace = Workspace()
@@ -241,8 +243,7 @@ class _Trainer:
         embeddings, bags, weights = batch(
             self.data.counts, self.views, self.group.share(rows), state.coordinates, self.device
         )
-        for gradient in self.gradients.tensors():
-            gradient.zero_()
+        self.sum.zero_()
         loss = accumulate(
             state.factors,
             self.gradients,
@@ -252,8 +253,7 @@ class _Trainer:
             workspace=self.workspace,
             precision=self.precision,
         )
-        for gradient in self.gradients.tensors():
-            self.group.add_up(gradient)
+        self.group.add_up(self.sum)
         loss, asked = self.group.total(loss, float(self.stop is not None and self.stop()))
         self._set_rates(state.step)
         self.optimiser.step()
@@ -408,6 +408,15 @@ def _rank(config: TrainConfig, dim: int) -> int | None:
             f"rank={dim} loses nothing, rank=full is one matrix"
         )
     return config.rank
+
+
+def _gradients(factors: Factors) -> tuple[Tensor, Factors]:
+    """Return memory for all gradients in one piece, which processes add up in one message, and its parts."""
+    # Each part starts where torch would have put a tensor of its own.
+    sizes = [-(-tensor.numel() // ALIGNED) * ALIGNED for tensor in factors.tensors()]
+    whole = torch.zeros(sum(sizes), dtype=torch.float32, device=factors.E1.device)
+    parts = iter(whole.split(sizes))
+    return whole, factors.map(lambda tensor: next(parts)[: tensor.numel()].view(tensor.shape))
 
 
 def _optimiser(state: TrainState, gradients: Factors, config: TrainConfig) -> torch.optim.AdamW:
