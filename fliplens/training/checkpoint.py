@@ -11,6 +11,7 @@ The state is written to a temporary name and renamed, so a kill leaves the one b
 from __future__ import annotations
 
 import hashlib
+import mmap
 import re
 import shutil
 import time
@@ -177,8 +178,10 @@ class Checkpoint:
         if not path.is_file():
             return None
         try:
-            state, job = TrainState.from_bytes(path.read_bytes())
-        except InputError as error:
+            # Mapped, so that the file takes no memory beside the tensors that are made of it.
+            with path.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as data:
+                state, job = TrainState.from_bytes(data)
+        except (OSError, ValueError) as error:  # an empty file cannot be mapped
             raise InputError(
                 f"expected a checkpoint in {path}, found one that cannot be read "
                 f"({' '.join(str(error).split())[:120]}): pass --overwrite (overwrite=True) to start anew"

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import io
 import json
+import mmap
 import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields
@@ -165,31 +166,31 @@ class TrainState:
         return stream.getvalue()
 
     @classmethod
-    def from_bytes(cls, data: bytes) -> tuple[TrainState, dict[str, Any]]:
-        """Return a state and the description of its job from what `write` wrote.
+    def from_bytes(cls, data: bytes | mmap.mmap) -> tuple[TrainState, dict[str, Any]]:
+        """Return a state and the description of its job from what `write` wrote; a mapped file may be closed after.
 
         Raises:
             InputError: damaged, truncated, something else, or of a newer format.
         """
-        from safetensors.torch import load
-
         try:
             size = int.from_bytes(data[:8], "little")
-            found = json.loads(json.loads(data[8 : 8 + size])["__metadata__"][METADATA])
+            header = json.loads(data[8 : 8 + size])
+            found = json.loads(header.pop("__metadata__")[METADATA])
             version = found["format_version"]
             if isinstance(version, int) and version > STATE_VERSION:
                 raise InputError(f"format {version} of a newer FLiPLens, where {STATE_VERSION} is the newest known")
-            # Copies, in memory aligned as torch aligns it: products of aligned numbers are the same every time.
-            tensors = {name: tensor.clone() for name, tensor in load(data).items()}
+            end = max(entry["data_offsets"][1] for entry in header.values())
+            if len(data) != 8 + size + end:
+                raise InputError(f"{len(data)} bytes, where {8 + size + end} were written")
+            tensors = {name: _read(data, 8 + size, entry) for name, entry in header.items()}
             values = dict(found["state"])
-            checksums = values.pop("checksums")
-            if checksums != {name: zlib.crc32(_bytes(tensor)) for name, tensor in tensors.items()}:
+            if values.pop("checksums") != {name: zlib.crc32(_bytes(tensor)) for name, tensor in tensors.items()}:
                 raise InputError("other bytes than were written")
             return cls._from_parts(tensors, values), dict(found["job"])
-        except InputError:
-            raise
-        # Whatever is wrong with a damaged file shows in one of many ways, safetensors' own exception included.
-        except Exception as error:
+        # What is wrong with a damaged header shows in one of many ways.
+        except (KeyError, ValueError, TypeError, AttributeError, OverflowError, RecursionError) as error:
+            if isinstance(error, InputError):
+                raise
             raise InputError(f"{type(error).__name__}: {error}") from error
 
     @classmethod
@@ -230,6 +231,20 @@ def _named(factors: Factors) -> Iterator[tuple[str, Tensor]]:
         tensor = getattr(factors, name)
         if tensor is not None:
             yield name, tensor
+
+
+def _read(data: bytes | mmap.mmap, start: int, entry: dict[str, Any]) -> Tensor:
+    """Return a copy of one tensor, in memory aligned as torch aligns it, so that products give the same bits."""
+    if entry["dtype"] != "F32":
+        raise ValueError(f"dtype {entry['dtype']}")
+    tensor = torch.empty(entry["shape"], dtype=torch.float32)
+    offset, end = entry["data_offsets"]
+    if end - offset != 4 * tensor.numel():
+        raise ValueError(f"{end - offset} bytes for shape {entry['shape']}")
+    if tensor.numel():
+        found = np.frombuffer(data, dtype="<f4", count=tensor.numel(), offset=start + offset)
+        tensor.numpy()[...] = found.reshape(tensor.shape)
+    return tensor
 
 
 def _contiguous(tensor: Tensor) -> Tensor:
