@@ -387,19 +387,22 @@ def test_words_are_encoded_on_a_full_disk(tmp_path: Path, monkeypatch: pytest.Mo
 def test_a_small_file_system_that_fills(tmp_path: Path) -> None:
     mount = tmp_path / "small"
     mount.mkdir()
-    # A state of this job is some 20 kB: the second one, written beside the first, does not fit.
     made = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=28k", "tmpfs", str(mount)], capture_output=True, check=False
+        ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(mount)], capture_output=True, check=False
     )
     if made.returncode:
         pytest.skip("no file system can be mounted here: the test above injects the same error")
     try:
-        size = len(made_up_state(30, 6, False, 0).to_bytes())
-        (mount / "filler").write_bytes(b"x" * max(0, 20_000 - size))
+        with pytest.raises(InterruptedRunError):
+            run("default", checkpoint=mount / "c", stop=after(5))
+        before = (mount / "c" / "state.safetensors").read_bytes()
+        left = os.statvfs(mount)
+        (mount / "filler").write_bytes(b"x" * (left.f_bavail * left.f_frsize - len(before) // 2))
         with pytest.warns(FliplensWarning, match="No space left") as caught:
             result = run("default", checkpoint=Checkpoint(mount / "c", every_seconds=0.0))
         assert len(caught) == 1
         assert_same(result, unbroken("default"))
+        assert (mount / "c" / "state.safetensors").read_bytes() == before
     finally:
         subprocess.run(["umount", str(mount)], check=True)
 

@@ -11,6 +11,7 @@ The state is written to a temporary name and renamed, so a kill leaves the one b
 from __future__ import annotations
 
 import hashlib
+import json
 import mmap
 import re
 import shutil
@@ -88,7 +89,8 @@ class Checkpoint:
         Raises:
             InputError: the folder holds another job's state, a damaged one, or other files.
         """
-        self._job = {"format_version": STATE_VERSION, **job}
+        # As it comes back from the file: a tuple is a list there.
+        self._job = json.loads(json.dumps({"format_version": STATE_VERSION, **job}))
         self._opened = True
         if self.folder.exists() and not self.folder.is_dir():
             raise InputError(

@@ -205,7 +205,9 @@ class FolderLog:
             self.missing = str(error)
 
     def check(self, job: Mapping[str, Any]) -> None:
-        """Raise InputError if the folder holds another job's metrics and may not be replaced."""
+        """Raise InputError if the folder is none, or holds another job's metrics and may not be replaced."""
+        if self.folder.exists() and not self.folder.is_dir():
+            raise InputError(f"expected a folder for metrics at {self.folder}, found a file: name another place")
         self.lines.check(job)
         if not self.lines.path.exists() and not self._overwrite and any(self._events()):
             raise InputError(
