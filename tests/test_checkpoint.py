@@ -118,7 +118,7 @@ def test_passes_and_seeds_have_orders_of_their_own() -> None:
 
 @pytest.mark.parametrize("variant", list(VARIANTS))
 @given(data=st.data())
-@settings(max_examples=8, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=5, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_training_stopped_anywhere_ends_as_if_it_had_not_been(
     tmp_path_factory: pytest.TempPathFactory, variant: str, data: st.DataObject
 ) -> None:
@@ -409,7 +409,7 @@ def test_a_small_file_system_that_fills(tmp_path: Path) -> None:
 
 # The command ------------------------------------------------------------------------------------------------
 
-SLOW = ["passes=12", "batch_size=1", "learning_rate=0.01", "schedule=plateau", "plateau_patience=1", "patience=12"]
+SLOW = ["passes=8", "batch_size=1", "learning_rate=0.01", "schedule=plateau", "plateau_patience=1", "patience=8"]
 
 
 @pytest.fixture(scope="module")
@@ -466,7 +466,7 @@ def test_a_signal_ends_fit_in_one_line_and_the_same_command_goes_on(
 def test_a_fit_killed_at_random_moments_ends_as_if_it_had_not_been(job: Path) -> None:
     random = np.random.default_rng()
     state = job / "killed.checkpoint" / "state.safetensors"
-    for _ in range(4):
+    for _ in range(3):
         written = state.stat().st_mtime_ns if state.exists() else 0
         process = subprocess.Popen(
             command([*arguments(job, "killed"), "--quiet"]),
@@ -479,7 +479,7 @@ def test_a_fit_killed_at_random_moments_ends_as_if_it_had_not_been(job: Path) ->
         # Starting takes seconds: count from the first checkpoint of this process.
         while process.poll() is None and time.monotonic() < until:
             if state.exists() and state.stat().st_mtime_ns > written:
-                time.sleep(random.uniform(0, 0.3))
+                time.sleep(random.uniform(0, 0.5))
                 break
             time.sleep(0.005)
         process.kill()
@@ -498,7 +498,8 @@ def test_a_fit_killed_at_random_moments_ends_as_if_it_had_not_been(job: Path) ->
 def test_overwriting_a_lens_goes_on_as_well(job: Path) -> None:
     shutil.copytree(job / "whole", job / "over")
     argv = [*arguments(job, "over"), "--overwrite"]
-    run = interrupt(*argv, number=signal.SIGINT, once=lambda err: "pass 1 " in err, log=job / "over.log")
+    state = job / "over.checkpoint" / "state.safetensors"
+    run = interrupt(*argv, number=signal.SIGINT, once=lambda _: state.exists(), log=job / "over.log")
     assert run.status == 130
     assert (job / "over" / "model.safetensors").read_bytes() == (job / "whole" / "model.safetensors").read_bytes()
     again = call(*argv, "--quiet")
