@@ -447,7 +447,8 @@ def test_a_signal_ends_fit_in_one_line_and_the_same_command_goes_on(
     job: Path, number: signal.Signals, status: int
 ) -> None:
     name = number.name
-    run = interrupt(*arguments(job, name), number=number, once=lambda err: "pass 1 " in err, log=job / f"{name}.log")
+    state = job / f"{name}.checkpoint" / "state.safetensors"
+    run = interrupt(*arguments(job, name), number=number, once=lambda _: state.exists(), log=job / f"{name}.log")
     assert (run.status, run.out) == (status, "")
     assert run.err.splitlines()[-1].startswith("fliplens: interrupted after step ")
     assert run.err.splitlines()[-1].endswith("run the same command again to go on")

@@ -148,7 +148,13 @@ def _fit(commands: Commands, common: OneLineParser) -> None:
     fit.add_argument(
         "--overwrite", action="store_true", help="replace a lens in LENS_DIR, and other jobs' checkpoint and metrics"
     )
-    fit.add_argument("--log", metavar="DIR", help="write metrics.jsonl there, and TensorBoard events if installed")
+    # torchrun takes --log for the start of an option of its own, wherever it stands.
+    fit.add_argument(
+        "--log",
+        "--log-to",
+        metavar="DIR",
+        help="write metrics.jsonl there, and TensorBoard events if installed (under torchrun: --log-to)",
+    )
     fit.add_argument(
         "--checkpoint-every",
         type=float,
