@@ -73,7 +73,7 @@ class Group:
 
         tensor = torch.tensor(values, dtype=torch.float64, device=self._device)
         self.add_up(tensor)
-        return tensor.tolist()  # type: ignore[no-any-return]
+        return [float(value) for value in tensor.tolist()]
 
     def from_first(self, data: bytes | None) -> bytes:
         """Return on every process the bytes that process 0 passes in; what the others pass is not looked at.

@@ -23,7 +23,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from toys import ToyEncoder, toy_corpus, toy_texts
 
-import fliplens.files
+import fliplens.fitting
 from fliplens.embeddings import Embeddings
 from fliplens.errors import FliplensError, FliplensWarning, InputError, InterruptedRunError
 from fliplens.files import write_lines
@@ -361,7 +361,7 @@ def test_a_disk_that_fills_warns_once_and_training_goes_on(tmp_path: Path, monke
     with pytest.raises(InterruptedRunError):
         run("default", checkpoint=tmp_path / "c", stop=after(5))
     before = (tmp_path / "c" / "state.safetensors").read_bytes()
-    monkeypatch.setattr(fliplens.files.os, "fsync", full)
+    monkeypatch.setattr(os, "fsync", full)
     with pytest.warns(FliplensWarning, match="No space left") as caught:
         result = run("default", checkpoint=Checkpoint(tmp_path / "c", every_seconds=0.0))
     assert len(caught) == 1
@@ -378,7 +378,7 @@ def test_words_are_encoded_on_a_full_disk(tmp_path: Path, monkeypatch: pytest.Mo
     texts, vectors = toy_corpus(300)
     config = TrainConfig(passes=1)
     expected = fit(texts, vectors, encoder=ToyEncoder(), config=config)
-    monkeypatch.setattr(fliplens.files.os, "fsync", full)
+    monkeypatch.setattr(os, "fsync", full)
     with pytest.warns(FliplensWarning, match="No space left"):
         lens = fit(texts, vectors, encoder=ToyEncoder(), config=config, checkpoint=tmp_path / "c")
     assert torch.equal(lens.factors.E1, expected.factors.E1)

@@ -18,7 +18,6 @@ from hypothesis import strategies as st
 from test_checkpoint import after, rows, run, unbroken
 from toys import toy_corpus
 
-import fliplens.files
 from fliplens.errors import FliplensWarning, InputError, InterruptedRunError, MissingExtraError
 from fliplens.fitting import fit
 from fliplens.recipes import TrainConfig
@@ -153,7 +152,7 @@ def test_a_disk_that_fills_warns_once(tmp_path: Path, monkeypatch: pytest.Monkey
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(fliplens.files.os, "fsync", full)
+    monkeypatch.setattr(os, "fsync", full)
     with pytest.warns(FliplensWarning, match=r"no more metrics .*m\.jsonl \(No space left") as caught:
         result = run("default", metrics=JsonLines(tmp_path / "m.jsonl"))
     assert len(caught) == 1 and result.history[-1].number == unbroken("default").history[-1].number

@@ -7,6 +7,7 @@ import time
 import warnings
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from itertools import accumulate as accumulated
 from itertools import islice
 from pathlib import Path
 from typing import Any, NoReturn
@@ -415,8 +416,13 @@ def _gradients(factors: Factors) -> tuple[Tensor, Factors]:
     # Each part starts where torch would have put a tensor of its own.
     sizes = [-(-tensor.numel() // ALIGNED) * ALIGNED for tensor in factors.tensors()]
     whole = torch.zeros(sum(sizes), dtype=torch.float32, device=factors.E1.device)
-    parts = iter(whole.split(sizes))
-    return whole, factors.map(lambda tensor: next(parts)[: tensor.numel()].view(tensor.shape))
+    starts = iter(accumulated([0, *sizes]))
+
+    def part(tensor: Tensor) -> Tensor:
+        start = next(starts)
+        return whole[start : start + tensor.numel()].view(tensor.shape)
+
+    return whole, factors.map(part)
 
 
 def _optimiser(state: TrainState, gradients: Factors, config: TrainConfig) -> torch.optim.AdamW:

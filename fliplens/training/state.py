@@ -253,4 +253,4 @@ def _contiguous(tensor: Tensor) -> Tensor:
 
 def _bytes(tensor: Tensor) -> memoryview:
     """Return the memory of a contiguous tensor on the processor."""
-    return memoryview(tensor.numpy().reshape(-1)).cast("B")
+    return tensor.numpy().reshape(-1).view(np.uint8).data
