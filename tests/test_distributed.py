@@ -68,13 +68,13 @@ def test_two_processes_give_the_lens_of_one(job: Path) -> None:
     assert description["training"]["best_pass"] == one["best_pass"]
     for first, second in zip(one["history"], two["history"], strict=True):
         assert first["dev"] == second["dev"] and first["zeros"] == pytest.approx(second["zeros"], abs=0.01)
-        assert first["loss"] == pytest.approx(second["loss"], rel=1e-6)
+        assert (first["loss"] or 0) == pytest.approx(second["loss"] or 0, rel=1e-6)
     for file in ("model.safetensors", "lens.safetensors"):
         first, second = load_file(job / "one" / file), load_file(job / "two" / file)
         for name, tensor in first.items():
             assert float((tensor - second[name]).norm()) <= TOLERANCE * float(tensor.norm()), name
     steps = [json.loads(line)["step"] for line in (job / "log" / "metrics.jsonl").read_text().splitlines()[1:]]
-    assert steps == sorted(steps) and steps.count(39) == 1
+    assert steps == [0, 12, 20, 24, 36]
     assert not (job / "two.checkpoint").exists()
 
 
