@@ -18,17 +18,17 @@ from fliplens.anchoring import (
     covariance,
     log_unigrams,
     random_factors,
-    sentence_means,
+    weighted_sentence_means,
 )
 from fliplens.devices import multiplies_bfloat16
 from fliplens.embeddings import Embeddings
 from fliplens.errors import FliplensError, FliplensWarning, InputError
 from fliplens.metrics import accuracy, hits
-from fliplens.objective import Factors, Precision, Workspace, accumulate, soft_threshold_
+from fliplens.objective import Bags, Factors, Precision, Workspace, accumulate, soft_threshold_
 from fliplens.progress import Progress
 from fliplens.reading import score_blocks, top_n
 from fliplens.recipes import TrainConfig
-from fliplens.views import Views, batch, batches
+from fliplens.views import Views, batch, batches, prefetch
 
 __all__ = ["PassRecord", "TrainResult", "train"]
 
@@ -127,8 +127,11 @@ def train(
     else:
         precision = config.precision
     views = data.weighted(config.alpha)
-    random = np.random.default_rng(config.seed)
     coordinates, spread = _coordinates(views, config)
+
+    def prepare(rows: NDArray[np.int64]) -> tuple[Tensor, Bags, Tensor | None]:
+        return batch(data.counts, views, rows, coordinates, device)
+
     factors, anchor = _start(data, views, config, coordinates, spread, rank, word_vectors)
     factors = factors.map(lambda tensor: tensor.to(device))
     gradients = factors.map(torch.zeros_like)
@@ -161,8 +164,8 @@ def train(
         for number in range(1, config.passes + 1):
             started = time.perf_counter()
             loss = 0.0
-            for rows in batches(random, len(data.primary), config.batch_size):
-                embeddings, bags, weights = batch(data.counts, views, rows, coordinates, device)
+            order = batches(len(data.primary), config.batch_size, seed=config.seed, number=number)
+            for embeddings, bags, weights in prefetch(order, prepare):
                 for gradient in gradients.tensors():
                     gradient.zero_()
                 loss += accumulate(
@@ -288,10 +291,7 @@ def _start(
             )
         vectors = word_vectors
     else:
-        vectors = sum(
-            (sentence_means(view, data.counts) * np.float32(weight) for view, weight in views),
-            np.zeros((n_words, dim), dtype=np.float32),
-        )
+        vectors = weighted_sentence_means(views, data.counts)
     if vectors.shape != (n_words, dim):
         raise InputError(
             f"expected one vector of {dim} dimensions for each of {n_words} words, found {vectors.shape}: "
@@ -299,7 +299,7 @@ def _start(
         )
     return (
         anchored_factors(
-            coordinates.apply(vectors),
+            coordinates.apply(vectors, overwrite=anchor == "sentences"),
             torch.from_numpy(spread),
             log_unigrams(data.counts),
             rank=rank,

@@ -43,6 +43,35 @@ def test_rows_equal_those_of_the_joined_matrix(sizes: list[int], picks: list[int
         np.testing.assert_array_equal(joined.to_numpy(), np.concatenate([whole, whole[rows], whole]))
 
 
+def test_rows_of_memory_maps_come_out_right_and_into_given_memory(tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    whole = random.standard_normal((90, 4)).astype(np.float16)
+    for number, part in enumerate(np.array_split(whole, [10, 10, 50])):
+        np.save(tmp_path / f"{number}.npy", part)
+    embeddings = Embeddings([np.load(tmp_path / f"{number}.npy", mmap_mode="r") for number in (0, 1, 2, 3)])
+    assert embeddings.half and not embeddings.normalised().half
+    assert not Embeddings([whole, whole.astype(np.float32)]).half
+    for rows in (np.arange(90), np.arange(8, 60), np.array([3, 3, 9, 10, 11, 12, 89]), np.array([70, 2, 2, 55, 10])):
+        np.testing.assert_array_equal(embeddings.rows(rows), whole[rows].astype(np.float32))
+        for dtype in (np.float16, np.float32):
+            out = np.full((len(rows), 4), 7, dtype=dtype)
+            assert embeddings.rows(rows, out=out) is out
+            np.testing.assert_array_equal(out, whole[rows])
+            one = Embeddings([whole])
+            np.testing.assert_array_equal(one.rows(rows, out=out), whole[rows])
+
+
+@pytest.mark.parametrize("rows", [[-1], [0, 5], [5]])
+def test_rows_that_are_not_there_are_refused(rows: list[int]) -> None:
+    matrix = np.ones((5, 2), dtype=np.float32)
+    for embeddings in (Embeddings([matrix]), Embeddings([matrix[:2], matrix[2:]])):
+        for taken in (embeddings, embeddings.subset(np.arange(5)[::-1])):
+            with pytest.raises(IndexError, match="from 0 to 4"):
+                taken.rows(np.array(rows))
+            with pytest.raises(IndexError, match="from 0 to 4"):
+                taken.subset(np.array(rows))
+
+
 def test_unit_length_rows() -> None:
     matrix = np.array([[3.0, 4.0], [0.0, 0.0]], dtype=np.float32)
     expected = np.array([[0.6, 0.8], [0.0, 0.0]], dtype=np.float32)
