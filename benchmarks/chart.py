@@ -25,12 +25,13 @@ class Line:
     case: str
     marker: str
     grey: str
+    style: str
 
 
 LINES = (
-    Line("FLiPLens, default recipe", "common-voice", "FLiP rank 384", "o", "0.0"),
-    Line("FLiPLens, the paper's recipe", "common-voice-paper", "FLiP rank 384, recipe paper", "s", "0.35"),
-    Line("plain PyTorch, the paper's recipe", "plain-to-the-end", "plain to the end", "^", "0.6"),
+    Line("FLiPLens, default recipe", "common-voice", "FLiP rank 384", "o", "0.0", "-"),
+    Line("FLiPLens, the paper's recipe", "common-voice-paper", "FLiP rank 384, recipe paper", "s", "0.35", "--"),
+    Line("plain PyTorch, the paper's recipe", "plain-to-the-end", "plain to the end", "^", "0.6", ":"),
 )
 
 
@@ -82,6 +83,7 @@ def draw(path: Path = CHART, results: Path = RESULTS) -> bool:
                 color=line.grey,
                 marker=line.marker,
                 markersize=5,
+                linestyle=line.style,
                 linewidth=1.5,
                 label=line.label,
             )

@@ -1,4 +1,4 @@
-"""The benchmarks' own parts: the plain implementation computes the paper's loss, memory is seen, charts are stable."""
+"""The benchmarks' own parts: the plain version computes the paper's loss, memory is seen, charts are stable."""
 
 from __future__ import annotations
 
