@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
-from torch import Tensor
+from torch import Tensor, split
 
 from fliplens.embeddings import BLOCK_ROWS, Embeddings
 from fliplens.objective import Factors
@@ -125,18 +125,16 @@ def weighted_sentence_means(
         show_progress: a bar on stderr where this takes more than a moment.
     """
     frequency = np.bincount(counts.indices, minlength=counts.shape[1])
-    shares = (1 / np.maximum(frequency, 1)).astype(np.float32)
     means = np.zeros((counts.shape[1], views[0][0].dim), dtype=np.float32)
     overall = np.zeros(views[0][0].dim)
     for embeddings, weight in views:
+        weight_of = (weight / np.maximum(frequency, 1)).astype(np.float32)
         for start, rows in embeddings.blocks(show="sentence means" if show_progress else None):
             bounds = counts.indptr[start : start + len(rows) + 1]
             # Only the words of the block take part: its product is far smaller than (V, d).
             words, at = np.unique(counts.indices[bounds[0] : bounds[-1]], return_inverse=True)
-            held = csr_matrix((shares[words][at], at, bounds - bounds[0]), shape=(len(rows), len(words)))
-            sums = held.T @ rows
-            sums *= np.float32(weight)
-            means[words] += sums
+            held = csr_matrix((weight_of[words][at], at, bounds - bounds[0]), shape=(len(rows), len(words)))
+            means[words] += held.T @ rows
             overall += rows.sum(axis=0, dtype=np.float64) * (weight / len(embeddings))
     means[frequency == 0] = overall
     return means
@@ -173,7 +171,7 @@ def anchored_factors(
 
     def words_times(matrix: Tensor) -> Tensor:
         product = torch.empty(len(word_vectors), matrix.shape[1])
-        for block, out in zip(word_vectors.split(BLOCK_ROWS), product.split(BLOCK_ROWS), strict=True):
+        for block, out in zip(split(word_vectors, BLOCK_ROWS), split(product, BLOCK_ROWS), strict=True):
             torch.mm(block - centre, matrix.float(), out=out)
         return product
 
@@ -190,7 +188,7 @@ def anchored_factors(
     # rank-r scores keep the leading principal directions Q of words · M^½. P = M^½ · Q undoes to E2 = Qᵀ · M^½.
     root = (axes * (factor / variances).sqrt()) @ axes.T
     scatter = torch.zeros(dim, dim, dtype=torch.float64)
-    for block in word_vectors.split(BLOCK_ROWS):
+    for block in split(word_vectors, BLOCK_ROWS):
         words = block - centre
         scatter += words.T @ words
     _, directions = torch.linalg.eigh(root @ scatter @ root)

@@ -418,7 +418,7 @@ def _open_folder(path: Path, *, verify: bool) -> Embeddings:
 
 def _convert(rows: NDArray[Any], out: NDArray[Any], *, owned: bool) -> None:
     """Copy `rows` to `out`, as its type; `owned` rows are a copy already, others lie in a part."""
-    if (rows.dtype, out.dtype) != (np.float16, np.float32):
+    if rows.dtype != np.float16 or out.dtype != np.float32:
         out[:] = rows
         return
     import torch

@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from toys import ToyEncoder, toy_texts
 
+import fliplens.progress
 from fliplens.embeddings import Embeddings, Manifest, as_embeddings, manifest_path, open_embeddings
 from fliplens.encoding import encode_texts
 from fliplens.errors import EmbeddingSpaceError, FliplensError, InputError
@@ -156,6 +157,20 @@ def test_files_that_are_missing_empty_truncated_or_foreign_are_refused(tmp_path:
     path.write_bytes(b"PK\x03\x04 this is a zip of sorts")
     with pytest.raises(InputError, match=r"no \.npy"):
         open_embeddings(path)
+
+
+def test_a_bar_shows_only_where_work_takes_more_than_a_moment(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    embeddings = Embeddings([np.zeros((20, 2), dtype=np.float32)])
+    assert len(embeddings.bad_rows(show_progress=True)) == 0
+    assert capsys.readouterr().err == ""
+    progress = fliplens.progress.Progress
+    monkeypatch.setattr("fliplens.embeddings.Progress", lambda what, **given: progress(what, **{**given, "delay": 0}))
+    assert len(embeddings.bad_rows(show_progress=True)) == 0
+    assert "checking vectors: 100%" in capsys.readouterr().err
+    assert len(embeddings.bad_rows()) == 0
+    assert capsys.readouterr().err == ""
 
 
 def test_bad_rows_are_numbered() -> None:
