@@ -28,7 +28,7 @@ from fliplens.objective import Bags, Factors, Precision, Workspace, accumulate, 
 from fliplens.progress import Progress
 from fliplens.reading import score_blocks, top_n
 from fliplens.recipes import TrainConfig
-from fliplens.views import Views, batch, batches, prefetch
+from fliplens.views import Views, batch, batches, prefetch, prefetch_depth
 
 __all__ = ["PassRecord", "TrainResult", "train"]
 
@@ -165,7 +165,7 @@ def train(
             started = time.perf_counter()
             loss = 0.0
             order = batches(len(data.primary), config.batch_size, seed=config.seed, number=number)
-            for embeddings, bags, weights in prefetch(order, prepare):
+            for embeddings, bags, weights in prefetch(order, prepare, depth=prefetch_depth(device)):
                 for gradient in gradients.tensors():
                     gradient.zero_()
                 loss += accumulate(

@@ -18,7 +18,7 @@ from fliplens.anchoring import Coordinates
 from fliplens.embeddings import Embeddings
 from fliplens.objective import Bags
 
-__all__ = ["Views", "batch", "batches", "prefetch"]
+__all__ = ["Views", "batch", "batches", "prefetch", "prefetch_depth"]
 
 WINDOW_ROWS = 65_536
 """Rows that are shuffled among themselves: those of two views of 1,024 float16 numbers are 268 MB of file, which
@@ -124,6 +124,15 @@ def prefetch(items: Iterable[T], function: Callable[[T], R], *, depth: int = 2) 
             yield ahead.popleft().result()
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
+
+
+def prefetch_depth(device: torch.device) -> int:
+    """Return how many batches to prepare ahead for training on a device: 2 on CUDA, none elsewhere.
+
+    On the processor itself a second thread only takes cores from the products, which take a hundred times as long
+    as the batch: it cost 3 to 30% of the time of steps of 1 to 100 ms.
+    """
+    return 2 if device.type == "cuda" else 0
 
 
 def batch(

@@ -17,7 +17,7 @@ from scipy.sparse import csr_matrix
 
 from fliplens.anchoring import Coordinates
 from fliplens.embeddings import Embeddings
-from fliplens.views import batch, batches, prefetch
+from fliplens.views import batch, batches, prefetch, prefetch_depth
 
 # Order ------------------------------------------------------------------------------------------------------
 
@@ -200,6 +200,10 @@ def test_a_consumer_that_stops_ends_the_thread(error: type[BaseException]) -> No
             if result > 10:
                 raise error
     assert not ours()
+
+
+def test_only_a_device_of_its_own_is_prepared_for_ahead() -> None:
+    assert prefetch_depth(torch.device("cpu")) == 0 < prefetch_depth(torch.device("cuda"))
 
 
 def test_a_negative_depth_is_refused() -> None:
