@@ -129,8 +129,8 @@ def prefetch(items: Iterable[T], function: Callable[[T], R], *, depth: int = 2) 
 def prefetch_depth(device: torch.device) -> int:
     """Return how many batches to prepare ahead for training on a device: 2 on CUDA, none elsewhere.
 
-    On the processor itself a second thread only takes cores from the products, which take a hundred times as long
-    as the batch: it cost 3 to 30% of the time of steps of 1 to 100 ms.
+    On the processor itself a second thread only takes cores from the products. Measured on two cores: steps of
+    110 ms took 3 to 10% longer with it, steps of 7 ms 26%.
     """
     return 2 if device.type == "cuda" else 0
 
