@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 
+from benchmarks.chart import draw
 from benchmarks.registry import Benchmark, benchmarks, data_folder, machine, run_case, work
 from benchmarks.report import result_path, table, update_readme
 
@@ -31,6 +32,7 @@ def main() -> int:
             continue
         _run(benchmark, args.case)
     update_readme()
+    draw()
     return 0
 
 

@@ -10,6 +10,7 @@ import resource
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -39,7 +40,7 @@ class Benchmark:
 def benchmarks() -> dict[str, Benchmark]:
     """Return all benchmarks by name."""
     found = {}
-    for module in ("common_voice", "installed_documentation"):
+    for module in ("common_voice", "installed_documentation", "paper_scale", "training_speed"):
         for benchmark in importlib.import_module(f"benchmarks.{module}").BENCHMARKS:
             found[benchmark.name] = benchmark
     return found
@@ -103,19 +104,64 @@ def machine() -> dict[str, Any]:
     return {
         "processor": cpu,
         "threads": torch.get_num_threads(),
-        "float32_gflops": round(_peak(torch.float32, 2048)),
+        "float32_gflops": round(matrix_product_peak(torch.float32, 2048)),
         "versions": versions,
     }
 
 
-def _peak(dtype: Any, size: int) -> float:
+def matrix_product_peak(dtype: Any, size: int, device: str = "cpu") -> float:
     """Return GFLOP/s of a square matrix product, the best of seven."""
     import torch
 
-    a, b = torch.randn(size, size).to(dtype), torch.randn(size, size).to(dtype)
+    a, b = (torch.randn(size, size).to(device, dtype) for _ in range(2))
     best = float("inf")
     for _ in range(7):
         started = time.perf_counter()
         a @ b
+        if device == "cuda":
+            torch.cuda.synchronize()
         best = min(best, time.perf_counter() - started)
     return 2 * size**3 / best / 1e9
+
+
+class AnonymousMemory:
+    """The process's anonymous memory, looked at by a thread all along; a context manager. Linux only.
+
+    Memory-mapped files, which the system drops when it needs the memory, do not count, as they do in the peak
+    that `getrusage` tells. What comes and goes between two looks is missed.
+
+    Args:
+        interval: seconds between two looks.
+    """
+
+    def __init__(self, interval: float = 0.005) -> None:
+        self._interval = interval
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+        self.peak_gb = 0.0
+        """The most since the last `restart`, GiB."""
+        self.highest_gb = 0.0
+        """The most of all, GiB."""
+
+    def __enter__(self) -> AnonymousMemory:
+        self._look()
+        self._thread.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._ended.set()
+        self._thread.join()
+
+    def restart(self) -> None:
+        """Forget the peak so far."""
+        self.peak_gb = 0.0
+        self._look()
+
+    def _watch(self) -> None:
+        while not self._ended.wait(self._interval):
+            self._look()
+
+    def _look(self) -> None:
+        status = Path("/proc/self/status").read_text()
+        now = int(status.partition("RssAnon:")[2].split()[0]) / 2**20
+        self.peak_gb, self.highest_gb = max(self.peak_gb, now), max(self.highest_gb, now)

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from fliplens.errors import EmbeddingSpaceError, InputError
 from fliplens.files import read_json, sha256_of_file
+from fliplens.progress import Progress
 
 if TYPE_CHECKING:
     import torch
@@ -125,7 +126,8 @@ class Embeddings:
         index: NDArray[np.int64] | None = None,
         unit_length: bool = False,
     ) -> None:
-        self._parts = list(parts)
+        # Plain views: the checks that a memory map makes at every access cost more than a small gather.
+        self._parts = [np.asarray(part) for part in parts]
         self._starts = np.concatenate([[0], np.cumsum([len(part) for part in self._parts])]).astype(np.int64)
         self._index = index
         self._unit_length = unit_length
@@ -159,40 +161,88 @@ class Embeddings:
     def __repr__(self) -> str:
         return f"Embeddings({self.name!r}, n={len(self)}, dim={self.dim})"
 
-    def rows(self, indices: NDArray[np.integer[Any]]) -> NDArray[np.float32]:
-        """Return the rows at `indices` (k,) as a new float32 array (k, d), in the order asked for."""
-        wanted = np.asarray(indices, dtype=np.int64)
+    @property
+    def half(self) -> bool:
+        """Whether every row is stored as float16 and read as it is, so that float16 holds it exactly."""
+        return not self._unit_length and all(part.dtype == np.float16 for part in self._parts)
+
+    def rows(self, indices: NDArray[np.integer[Any]], *, out: NDArray[Any] | None = None) -> NDArray[np.float32]:
+        """Return the rows at `indices` (k,) as a new float32 array (k, d), in the order asked for.
+
+        Ascending numbers are the fastest, and suit the disk; runs of consecutive ones are copied as one piece.
+
+        Args:
+            indices: row numbers, from 0.
+            out: memory for the result (k, d), contiguous; float32, or float16 where `half` is true.
+
+        Raises:
+            IndexError: a number below 0, or from n on.
+        """
+        wanted = self._checked(indices)
         if self._index is not None:
             wanted = self._index[wanted]
-        out = np.empty((len(wanted), self.dim), dtype=np.float32)
-        if len(self._parts) == 1:
-            out[:] = self._parts[0][wanted]
+        if out is None:
+            out = np.empty((len(wanted), self.dim), dtype=np.float32)
+        steps = np.diff(wanted)
+        if len(self._parts) == 1 or bool((steps >= 0).all()):
+            self._fill(out, wanted, steps)
         else:
-            part_of = np.searchsorted(self._starts, wanted, side="right") - 1
-            for part in np.unique(part_of):
-                here = part_of == part
-                out[here] = self._parts[part][wanted[here] - self._starts[part]]
+            order = np.argsort(wanted, kind="stable")
+            ascending = np.empty_like(out)
+            self._fill(ascending, wanted[order], np.diff(wanted[order]))
+            out[order] = ascending
         if self._unit_length:
-            lengths = np.linalg.norm(out, axis=1, keepdims=True)
+            lengths = np.sqrt(np.einsum("ij,ij->i", out, out))[:, None]
             out /= np.where(lengths > 0, lengths, 1)
         return out
+
+    def _checked(self, indices: NDArray[np.integer[Any]]) -> NDArray[np.int64]:
+        wanted = np.asarray(indices, dtype=np.int64)
+        if len(wanted) and not (wanted.min() >= 0 and wanted.max() < len(self)):
+            raise IndexError(f"expected row numbers from 0 to {len(self) - 1}, found {wanted.min()}..{wanted.max()}")
+        return wanted
+
+    def _fill(self, out: NDArray[Any], wanted: NDArray[np.int64], steps: NDArray[np.int64]) -> None:
+        """Copy the parts' rows at `wanted`, with `steps` between them, to `out`: ascending, or all of one part."""
+        bounds = np.array([0, len(wanted)]) if len(self._parts) == 1 else np.searchsorted(wanted, self._starts)
+        for number in np.flatnonzero(np.diff(bounds)):
+            first, stop = int(bounds[number]), int(bounds[number + 1])
+            part, rows = self._parts[number], wanted[first:stop] - self._starts[number]
+            if (steps[first : stop - 1] == 1).all():
+                _convert(part[rows[0] : rows[-1] + 1], out[first:stop], owned=False)
+            elif part.dtype == out.dtype:
+                # The numbers are known to be in range: "clip" spares the copy that "raise" makes of `out`.
+                np.take(part, rows, axis=0, out=out[first:stop], mode="clip")
+            else:
+                _convert(part[rows], out[first:stop], owned=True)
 
     def block(self, start: int, stop: int) -> NDArray[np.float32]:
         """Return rows start..stop as a new float32 array."""
         return self.rows(np.arange(start, min(stop, len(self))))
 
-    def blocks(self, size: int = BLOCK_ROWS) -> Iterator[tuple[int, NDArray[np.float32]]]:
-        """Yield (first row, float32 rows) over the whole matrix, at most `size` rows at a time."""
-        for start in range(0, len(self), size):
-            yield start, self.block(start, start + size)
+    def blocks(self, size: int = BLOCK_ROWS, *, show: str | None = None) -> Iterator[tuple[int, NDArray[np.float32]]]:
+        """Yield (first row, float32 rows) over the whole matrix, at most `size` rows at a time.
+
+        Args:
+            size: rows of a block.
+            show: a word or two that name the work, for a bar on stderr where it takes more than a moment.
+        """
+        with Progress(show or "", total=len(self), unit="rows", show=show is not None, delay=2.0) as bar:
+            for start in range(0, len(self), size):
+                yield start, self.block(start, start + size)
+                bar.update(min(size, len(self) - start))
 
     def to_numpy(self) -> NDArray[np.float32]:
         """Return all rows as one float32 array (n, d)."""
         return self.block(0, len(self))
 
     def subset(self, indices: NDArray[np.integer[Any]]) -> Embeddings:
-        """Return the rows at `indices`, in that order, as embeddings that still read from the same parts."""
-        wanted = np.asarray(indices, dtype=np.int64)
+        """Return the rows at `indices`, in that order, as embeddings that still read from the same parts.
+
+        Raises:
+            IndexError: a number below 0, or from n on.
+        """
+        wanted = self._checked(indices)
         index = wanted if self._index is None else self._index[wanted]
         return Embeddings(
             self._parts, manifest=self.manifest, name=self.name, index=index, unit_length=self._unit_length
@@ -234,14 +284,17 @@ class Embeddings:
             unit_length=first._unit_length,
         )
 
-    def bad_rows(self) -> NDArray[np.int64]:
+    def bad_rows(self, *, show_progress: bool = False) -> NDArray[np.int64]:
         """Return the numbers (from 0) of the rows that hold NaN or an infinity."""
-        found = [start + np.flatnonzero(~np.isfinite(rows).all(axis=1)) for start, rows in self.blocks(BLOCK_ROWS)]
+        found = [
+            start + np.flatnonzero(~np.isfinite(rows).all(axis=1))
+            for start, rows in self.blocks(show="checking vectors" if show_progress else None)
+        ]
         return np.concatenate(found).astype(np.int64) if found else np.zeros(0, dtype=np.int64)
 
-    def check_finite(self) -> None:
+    def check_finite(self, *, show_progress: bool = False) -> None:
         """Raise InputError that numbers the rows with NaN or infinite values, if there are any."""
-        bad = self.bad_rows()
+        bad = self.bad_rows(show_progress=show_progress)
         if len(bad):
             shown = ", ".join(str(row) for row in bad[:5]) + (", ..." if len(bad) > 5 else "")
             raise InputError(
@@ -361,6 +414,18 @@ def _open_folder(path: Path, *, verify: bool) -> Embeddings:
             _verify(file, digest)
         parts.append(array)
     return Embeddings(parts, manifest=manifest, name=str(path))
+
+
+def _convert(rows: NDArray[Any], out: NDArray[Any], *, owned: bool) -> None:
+    """Copy `rows` to `out`, as its type; `owned` rows are a copy already, others lie in a part."""
+    if rows.dtype != np.float16 or out.dtype != np.float32:
+        out[:] = rows
+        return
+    import torch
+
+    # NumPy converts float16 one number at a time; torch does it nine times as fast, with the processor's own
+    # instructions, but takes no array that must not be written to, as a memory-mapped one.
+    torch.from_numpy(out).copy_(torch.from_numpy(rows if owned or rows.flags.writeable else rows.copy()))
 
 
 def _verify(file: Path, expected: str) -> None:

@@ -33,17 +33,16 @@ class Fingerprint:
     """Variance of each dimension, (d,)."""
 
     @classmethod
-    def of(cls, embeddings: Embeddings) -> Fingerprint:
-        """Return the fingerprint of all rows."""
+    def of(cls, embeddings: Embeddings, *, show_progress: bool = False) -> Fingerprint:
+        """Return the fingerprint of all rows, read once; with a bar on stderr where this takes a while."""
         n, norms = len(embeddings), 0.0
         first, second = np.zeros(embeddings.dim), np.zeros(embeddings.dim)
-        origin = embeddings.block(0, 1).astype(np.float64)[0]
-        for _, rows in embeddings.blocks():
-            moved = rows.astype(np.float64)
-            norms += float(np.linalg.norm(moved, axis=1).sum())
-            moved -= origin
-            first += moved.sum(axis=0)
-            second += (moved**2).sum(axis=0)
+        origin = embeddings.block(0, 1)[0]
+        for _, rows in embeddings.blocks(show="fingerprint" if show_progress else None):
+            norms += float(np.sqrt(np.einsum("ij,ij->i", rows, rows)).sum(dtype=np.float64))
+            rows -= origin
+            first += rows.sum(axis=0, dtype=np.float64)
+            second += np.square(rows, out=rows).sum(axis=0, dtype=np.float64)
         shift = first / n
         variance = np.maximum(second / n - shift**2, 0)
         return cls(norms / n, (origin + shift).astype(np.float32), variance.astype(np.float32))

@@ -105,14 +105,14 @@ class Rows:
             None if self.paired is None else self.paired.subset(rows),
         )
 
-    def finite(self, *, drop: bool) -> tuple[Rows, int]:
+    def finite(self, *, drop: bool, show_progress: bool = False) -> tuple[Rows, int]:
         """Return the rows whose vectors are all finite, and how many were dropped; refuse bad ones unless `drop`."""
         views = [self.primary] if self.paired is None else [self.primary, self.paired]
         if not drop:
             for view in views:
-                view.check_finite()
+                view.check_finite(show_progress=show_progress)
             return self, 0
-        bad = np.unique(np.concatenate([view.bad_rows() for view in views]))
+        bad = np.unique(np.concatenate([view.bad_rows(show_progress=show_progress) for view in views]))
         if not len(bad):
             return self, 0
         if len(bad) == len(self.texts):
@@ -182,7 +182,9 @@ def fit(
     where = resolve_device(device)
     if not 0 <= hold_out <= 0.5:
         raise InputError(f"expected hold_out from 0 to 0.5, found {hold_out}")
-    rows, n_dropped = Rows.of(texts, embeddings, paired, "training").finite(drop=drop_bad_rows)
+    rows, n_dropped = Rows.of(texts, embeddings, paired, "training").finite(
+        drop=drop_bad_rows, show_progress=show_progress
+    )
     dev = _dev_rows(dev_texts, dev_embeddings, dev_paired, paired is not None)
     if dev is not None:
         dev.primary.check_dim(rows.primary.dim, made_for="the training embeddings'")
@@ -213,7 +215,9 @@ def fit(
             f"expected training text with words of the vocabulary, found none in {len(rows.texts)} rows: "
             "is the vocabulary of another language?"
         )
-    trained = rows if len(useful) == len(rows.texts) else rows.subset(useful)
+    trained = rows
+    if len(useful) < len(rows.texts):
+        trained, counts = rows.subset(useful), counts[useful]
     dev_views = None if dev is None else _dev_views(dev, vocabulary)
     vectors = None
     if maker is not None and checkpoint is None:
@@ -221,7 +225,7 @@ def fit(
     elif maker is not None and checkpoint is not None and not checkpoint.has_state:
         vectors = checkpoint.word_vectors(maker, vocabulary.words, show_progress=show_progress)
     result = train(
-        Views(counts[useful], trained.primary, trained.paired),
+        Views(counts, trained.primary, trained.paired),
         config,
         dev=dev_views,
         word_vectors=vectors,
@@ -237,7 +241,7 @@ def fit(
         vocabulary,
         prior=result.prior,
         mean=torch.from_numpy(result.mean),
-        fingerprint=Fingerprint.of(rows.primary),
+        fingerprint=Fingerprint.of(rows.primary, show_progress=show_progress),
         config=_description(rows, dev, len(trained.texts), n_given, n_dropped, spec, maker, config, result),
     )
     if dev is not None and dev_views is not None and group.is_first:

@@ -21,9 +21,12 @@ class Progress:
         unit: what one unit is called in the rate.
         show: False does nothing at all.
         done: units that an earlier run already did.
+        delay: seconds before the bar shows: work that is done sooner shows none.
     """
 
-    def __init__(self, what: str, *, total: int | None, unit: str, show: bool, done: int = 0) -> None:
+    def __init__(
+        self, what: str, *, total: int | None, unit: str, show: bool, done: int = 0, delay: float = 0.0
+    ) -> None:
         self._bar: Any = None
         if show:
             from tqdm import tqdm
@@ -38,6 +41,7 @@ class Progress:
                 mininterval=interval,
                 file=sys.stderr,
                 dynamic_ncols=True,
+                delay=delay,
             )
 
     def update(self, units: int = 1) -> None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -15,7 +18,16 @@ from fliplens.anchoring import Coordinates
 from fliplens.embeddings import Embeddings
 from fliplens.objective import Bags
 
-__all__ = ["Views", "batch", "batches"]
+__all__ = ["Views", "batch", "batches", "prefetch", "prefetch_depth"]
+
+WINDOW_ROWS = 65_536
+"""Rows that are shuffled among themselves: those of two views of 1,024 float16 numbers are 268 MB of file, which
+stays in the system's cache while the window is in use."""
+RUN_ROWS = 512
+"""Consecutive rows that go into one window together: what is read from the disk in one piece."""
+
+T = TypeVar("T")
+R = TypeVar("R")
 
 
 @dataclass(frozen=True)
@@ -23,7 +35,7 @@ class Views:
     """Parallel rows to train or stop on: one or two views of the same sentences, and their words."""
 
     counts: csr_matrix
-    """Bags of words (n, V), float32."""
+    """Bags of words (n, V), float32; every word at most once in a row."""
     primary: Embeddings
     """The view that alpha weighs, n rows."""
     paired: Embeddings | None = None
@@ -40,20 +52,87 @@ class Views:
         return [(view, weight) for view, weight in both if weight > 0]
 
 
-def batches(n: int, size: int, *, seed: int, number: int) -> Iterator[NDArray[np.int64]]:
-    """Yield the rows of each step of one pass: a fresh shuffle, each batch in file order for the disk's sake.
+def batches(
+    n: int, size: int, *, seed: int, number: int, window: int = WINDOW_ROWS, run: int = RUN_ROWS
+) -> Iterator[NDArray[np.int64]]:
+    """Yield the row numbers of each step of one pass, ascending within a step, every row once.
 
-    The order is a pure function of the arguments, so that an interrupted pass goes on where it stopped.
+    Up to `window` rows are shuffled as a whole. More are cut into runs of consecutive rows; the runs are shuffled
+    and dealt into windows, and the rows of each window shuffled, so that a pass reads the disk run by run and
+    yet a step's rows come from all over the file. The order depends on nothing but the arguments: a checkpoint
+    needs only the numbers of the pass and of the step.
 
     Args:
-        n: rows there are.
-        size: rows a step, at most.
-        seed: of the run.
-        number: of the pass, from 1.
+        n: how many rows there are.
+        size: rows of a step; the last one may have fewer.
+        seed: the training run's.
+        number: of the pass; each has an order of its own.
+        window: rows that are shuffled among themselves, at most.
+        run: rows that stay together until then.
     """
-    order = np.random.default_rng([seed, number]).permutation(n)
-    for start in range(0, n, size):
-        yield np.sort(order[start : start + size])
+    random = np.random.default_rng([seed, number])
+    if n <= window:
+        shuffled = iter([random.permutation(n)])
+    else:
+        runs = random.permutation(-(-n // run))
+        # Windows of one size: a last one of few runs would make steps of neighbours.
+        windows = np.array_split(runs, -(-len(runs) * run // window))
+        shuffled = (_shuffled_runs(random, some, run, n) for some in windows)
+    waiting = np.zeros(0, dtype=np.int64)
+    for rows in shuffled:
+        waiting = np.concatenate([waiting, rows])
+        whole = len(waiting) - len(waiting) % size
+        for start in range(0, whole, size):
+            yield np.sort(waiting[start : start + size])
+        waiting = waiting[whole:]
+    if len(waiting):
+        yield np.sort(waiting)
+
+
+def _shuffled_runs(random: np.random.Generator, runs: NDArray[np.int64], run: int, n: int) -> NDArray[np.int64]:
+    rows = (runs[:, None] * run + np.arange(run)).ravel()
+    rows = rows[rows < n]
+    random.shuffle(rows)
+    return rows
+
+
+def prefetch(items: Iterable[T], function: Callable[[T], R], *, depth: int = 2) -> Generator[R, None, None]:
+    """Yield `function(item)` of every item in order, worked out by a thread up to `depth` items ahead.
+
+    What `function` raises is raised here, at its item's turn. The thread never waits for the consumer: it does at
+    most `depth` items more and then sleeps, and it ends with the last item, with an error, or when the iterator
+    is closed or forgotten. `contextlib.closing` closes it at once whatever happens in the loop.
+
+    Args:
+        items: taken one by one in the caller's thread.
+        function: what to do with each, in the other thread.
+        depth: results that may wait; 0 does everything in the caller's thread.
+    """
+    if depth < 0:
+        raise ValueError(f"depth must not be negative, found {depth}")
+    if depth == 0:
+        yield from map(function, items)
+        return
+    pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="fliplens-prefetch")
+    try:
+        ahead: deque[Future[R]] = deque()
+        for item in items:
+            ahead.append(pool.submit(function, item))
+            if len(ahead) > depth:
+                yield ahead.popleft().result()
+        while ahead:
+            yield ahead.popleft().result()
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def prefetch_depth(device: torch.device) -> int:
+    """Return how many batches to prepare ahead for training on a device: 2 on CUDA, none elsewhere.
+
+    On the processor itself a second thread only takes cores from the products. Measured on two cores: steps of
+    110 ms took 3 to 10% longer with it, steps of 7 ms 26%.
+    """
+    return 2 if device.type == "cuda" else 0
 
 
 def batch(
@@ -65,19 +144,52 @@ def batch(
 ) -> tuple[Tensor, Bags, Tensor | None]:
     """Return the embeddings of all views stacked, the bags of words to match, and the rows' weights.
 
-    Stacking makes two views one sweep over E1.
+    Stacking makes two views one sweep over E1. For CUDA all goes through pinned memory and is copied while the
+    device works on.
+
+    Args:
+        counts: (n, V) float32, every word at most once in a row.
+        views: embeddings of n rows with their weights.
+        rows: the batch's row numbers.
+        coordinates: what the embeddings are mapped by.
+        device: where the result goes.
     """
-    picked = counts[rows]
-    k = len(views)
-    embeddings = torch.cat([coordinates.apply(view.rows(rows)) for view, _ in views])
-    lengths = np.tile(np.diff(picked.indptr), k)
+    cuda = device.type == "cuda"
+
+    def moved(tensor: Tensor) -> Tensor:
+        return tensor.pin_memory().to(device, non_blocking=True) if cuda else tensor.to(device)
+
+    k, m = len(views), len(rows)
+    # float16 stays what it is until it is on the device: half the way, and half the work here.
+    half = all(view.half for view, _ in views)
+    stacked = torch.empty(k * m, views[0][0].dim, dtype=torch.float16 if half else torch.float32, pin_memory=cuda)
+    for number, (view, _) in enumerate(views):
+        view.rows(rows, out=stacked[number * m : (number + 1) * m].numpy())
+    embeddings = coordinates.apply(moved(stacked).float(), overwrite=True)
+    words, values, lengths = _bags(counts, rows)
     bags = Bags(
-        rows=torch.from_numpy(np.repeat(np.arange(k * len(rows)), lengths)).to(device),
-        words=torch.from_numpy(np.tile(picked.indices.astype(np.int64), k)).to(device),
-        values=torch.from_numpy(np.tile(picked.data.astype(np.float32), k)).to(device),
-        n_rows=k * len(rows),
+        rows=moved(torch.from_numpy(np.repeat(np.arange(k * m), np.tile(lengths, k)))),
+        words=moved(torch.from_numpy(np.tile(words, k))),
+        values=moved(torch.from_numpy(np.tile(values, k))),
+        n_rows=k * m,
     )
     weights = None
     if k > 1:
-        weights = torch.tensor([weight for _, weight in views]).repeat_interleave(len(rows)).to(device)
-    return embeddings.to(device), bags, weights
+        weights = moved(torch.tensor([weight for _, weight in views]).repeat_interleave(m))
+    return embeddings, bags, weights
+
+
+def _bags(
+    counts: csr_matrix, rows: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.int64]]:
+    """Return the words, their counts, and how many words each row has: `counts[rows]` without making a matrix.
+
+    Three times as fast as SciPy for 256 rows, as fast for 6,000.
+    """
+    starts = counts.indptr[rows].astype(np.int64)
+    lengths = counts.indptr[rows + 1] - starts
+    ends = np.cumsum(lengths)
+    at = np.repeat(starts - (ends - lengths), lengths)
+    at += np.arange(len(at))
+    words = counts.indices.take(at).astype(np.int64)
+    return words, counts.data.take(at).astype(np.float32, copy=False), lengths

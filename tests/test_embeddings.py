@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from toys import ToyEncoder, toy_texts
 
+import fliplens.progress
 from fliplens.embeddings import Embeddings, Manifest, as_embeddings, manifest_path, open_embeddings
 from fliplens.encoding import encode_texts
 from fliplens.errors import EmbeddingSpaceError, FliplensError, InputError
@@ -41,6 +42,35 @@ def test_rows_equal_those_of_the_joined_matrix(sizes: list[int], picks: list[int
         np.testing.assert_array_equal(subset.subset(np.array([0])).to_numpy(), whole[rows[:1]])
         joined = Embeddings.concatenate([embeddings, subset, embeddings])
         np.testing.assert_array_equal(joined.to_numpy(), np.concatenate([whole, whole[rows], whole]))
+
+
+def test_rows_of_memory_maps_come_out_right_and_into_given_memory(tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    whole = random.standard_normal((90, 4)).astype(np.float16)
+    for number, part in enumerate(np.array_split(whole, [10, 10, 50])):
+        np.save(tmp_path / f"{number}.npy", part)
+    embeddings = Embeddings([np.load(tmp_path / f"{number}.npy", mmap_mode="r") for number in (0, 1, 2, 3)])
+    assert embeddings.half and not embeddings.normalised().half
+    assert not Embeddings([whole, whole.astype(np.float32)]).half
+    for rows in (np.arange(90), np.arange(8, 60), np.array([3, 3, 9, 10, 11, 12, 89]), np.array([70, 2, 2, 55, 10])):
+        np.testing.assert_array_equal(embeddings.rows(rows), whole[rows].astype(np.float32))
+        for dtype in (np.float16, np.float32):
+            out = np.full((len(rows), 4), 7, dtype=dtype)
+            assert embeddings.rows(rows, out=out) is out
+            np.testing.assert_array_equal(out, whole[rows])
+            one = Embeddings([whole])
+            np.testing.assert_array_equal(one.rows(rows, out=out), whole[rows])
+
+
+@pytest.mark.parametrize("rows", [[-1], [0, 5], [5]])
+def test_rows_that_are_not_there_are_refused(rows: list[int]) -> None:
+    matrix = np.ones((5, 2), dtype=np.float32)
+    for embeddings in (Embeddings([matrix]), Embeddings([matrix[:2], matrix[2:]])):
+        for taken in (embeddings, embeddings.subset(np.arange(5)[::-1])):
+            with pytest.raises(IndexError, match="from 0 to 4"):
+                taken.rows(np.array(rows))
+            with pytest.raises(IndexError, match="from 0 to 4"):
+                taken.subset(np.array(rows))
 
 
 def test_unit_length_rows() -> None:
@@ -127,6 +157,20 @@ def test_files_that_are_missing_empty_truncated_or_foreign_are_refused(tmp_path:
     path.write_bytes(b"PK\x03\x04 this is a zip of sorts")
     with pytest.raises(InputError, match=r"no \.npy"):
         open_embeddings(path)
+
+
+def test_a_bar_shows_only_where_work_takes_more_than_a_moment(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    embeddings = Embeddings([np.zeros((20, 2), dtype=np.float32)])
+    assert len(embeddings.bad_rows(show_progress=True)) == 0
+    assert capsys.readouterr().err == ""
+    progress = fliplens.progress.Progress
+    monkeypatch.setattr("fliplens.embeddings.Progress", lambda what, **given: progress(what, **{**given, "delay": 0}))
+    assert len(embeddings.bad_rows(show_progress=True)) == 0
+    assert "checking vectors: 100%" in capsys.readouterr().err
+    assert len(embeddings.bad_rows()) == 0
+    assert capsys.readouterr().err == ""
 
 
 def test_bad_rows_are_numbered() -> None:

@@ -19,6 +19,7 @@ from fliplens.anchoring import (
     log_unigrams,
     random_factors,
     sentence_means,
+    weighted_sentence_means,
 )
 from fliplens.embeddings import Embeddings
 from fliplens.errors import FliplensWarning, InputError
@@ -50,7 +51,10 @@ def test_covariance_equals_numpys(n: int, offset: float) -> None:
     rows = np.random.default_rng(n).standard_normal((n, 3)).astype(np.float32) + np.float32(offset)
     mean, spread = covariance(Embeddings([rows]))
     np.testing.assert_allclose(mean, rows.astype(np.float64).mean(axis=0), rtol=1e-6, atol=1e-7)
-    np.testing.assert_allclose(spread, np.cov(rows.astype(np.float64).T, bias=True), rtol=1e-5, atol=1e-8)
+    expected = np.cov(rows.astype(np.float64).T, bias=True)
+    deviations = np.sqrt(np.diag(expected))
+    # Off by a millionth of the standard deviations at most, however far off the mean is.
+    assert (np.abs(spread - expected) <= 1e-6 * np.outer(deviations, deviations)).all()
 
 
 def test_the_first_probabilities_are_the_unigrams() -> None:
@@ -74,6 +78,31 @@ def test_sentence_means_equal_a_loop_over_words() -> None:
         holders = rows[dense[:, index] > 0]
         expected = holders.mean(axis=0) if len(holders) else rows.mean(axis=0)
         np.testing.assert_allclose(found[index], expected, rtol=1e-4, atol=1e-5)
+
+
+def test_sentence_means_of_two_views_are_weighed(monkeypatch: pytest.MonkeyPatch) -> None:
+    data, _ = views(50, paired=True)
+    assert data.paired is not None
+    expected = 0.3 * sentence_means(data.primary, data.counts) + 0.7 * sentence_means(data.paired, data.counts)
+    both = [(data.primary, 0.3), (data.paired, 0.7)]
+    np.testing.assert_allclose(weighted_sentence_means(both, data.counts), expected, rtol=1e-4, atol=1e-6)
+    # Blocks cut the rows anywhere.
+    blocks = Embeddings.blocks
+    monkeypatch.setattr(Embeddings, "blocks", lambda self, **kwargs: blocks(self, 7, **kwargs))
+    np.testing.assert_allclose(weighted_sentence_means(both, data.counts), expected, rtol=1e-4, atol=1e-6)
+
+
+def test_starting_factors_leave_the_word_vectors_as_they_are() -> None:
+    vectors = torch.randn(30, 6, generator=torch.Generator().manual_seed(0))
+    kept = vectors.clone()
+    for rank in (None, 6, 3):
+        factors = anchored_factors(vectors, torch.eye(6), torch.zeros(30), rank=rank)
+        factors.E1.mul_(0)
+        assert torch.equal(vectors, kept)
+    coordinates = Coordinates(np.ones(6, np.float32), 2.0)
+    assert torch.equal(coordinates.apply(vectors), 2 * (kept - 1))
+    assert torch.equal(vectors, kept)
+    assert torch.equal(coordinates.apply(vectors, overwrite=True), 2 * (kept - 1))
 
 
 def test_the_anchor_is_the_linear_discriminant() -> None:

@@ -6,6 +6,7 @@ import hashlib
 import time
 import warnings
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from itertools import accumulate as accumulated
 from itertools import islice
@@ -22,7 +23,7 @@ from fliplens.devices import multiplies_bfloat16
 from fliplens.distributed import Group
 from fliplens.errors import FliplensError, FliplensWarning, InputError, InterruptedRunError
 from fliplens.metrics import accuracy, hits
-from fliplens.objective import Factors, Precision, Workspace, accumulate, soft_threshold_
+from fliplens.objective import Bags, Factors, Precision, Workspace, accumulate, soft_threshold_
 from fliplens.progress import Progress
 from fliplens.reading import score_blocks, top_n
 from fliplens.recipes import TrainConfig
@@ -30,7 +31,7 @@ from fliplens.training.checkpoint import Checkpoint, identity_of
 from fliplens.training.log import MetricsWriter
 from fliplens.training.start import starting_state
 from fliplens.training.state import PassRecord, TrainState
-from fliplens.views import Views, batch, batches
+from fliplens.views import Views, batch, batches, prefetch, prefetch_depth
 
 __all__ = ["TrainResult", "train"]
 
@@ -146,7 +147,8 @@ def train(
             checkpoint.open(job)
     if group.is_first:
         found = None if checkpoint is None else checkpoint.take_state()
-        state = found or starting_state(data, config, rank, word_vectors)
+        state = found or starting_state(data, config, rank, word_vectors, show_progress=show_progress)
+        word_vectors = None
         if group.size > 1:
             group.from_first(state.to_bytes())
     else:
@@ -177,6 +179,17 @@ def train(
         precision=precision,
         anchor=state.anchor,
     )
+
+
+@dataclass(frozen=True)
+class _Batch:
+    """The rows of one step, and what this process needs of its share of them."""
+
+    rows: NDArray[np.int64]
+    """All rows of the step, those of other processes included."""
+    embeddings: Tensor
+    bags: Bags
+    weights: Tensor | None
 
 
 class _Trainer:
@@ -228,29 +241,33 @@ class _Trainer:
         with Progress("train", total=self.n_steps, unit="steps", show=show, done=state.step) as bar:
             while not state.finished:
                 order = batches(self.n_rows, self.config.batch_size, seed=self.config.seed, number=state.number)
-                for rows in islice(order, state.position, None):
-                    asked = self.step(rows)
-                    bar.update()
-                    if asked:
-                        self._interrupt()
-                    if self.checkpoint is not None and self.checkpoint.is_due():
-                        self._check_finite()
-                        self.checkpoint.save(state)
+                left = islice(order, state.position, None)
+                with closing(prefetch(left, self._gather, depth=prefetch_depth(self.device))) as gathered:
+                    for one in gathered:
+                        asked = self.step(one)
+                        bar.update()
+                        if asked:
+                            self._interrupt()
+                        if self.checkpoint is not None and self.checkpoint.is_due():
+                            self._check_finite()
+                            self.checkpoint.save(state)
                 bar.note(self._end_pass())
 
-    def step(self, rows: NDArray[np.int64]) -> bool:
-        """Take one step on some rows; return whether one of the processes was asked to stop."""
+    def _gather(self, rows: NDArray[np.int64]) -> _Batch:
+        """Return what a step on some rows needs of them; on CUDA a thread of its own calls this ahead of time."""
+        mine = self.group.share(rows)
+        return _Batch(rows, *batch(self.data.counts, self.views, mine, self.state.coordinates, self.device))
+
+    def step(self, one: _Batch) -> bool:
+        """Take one step; return whether one of the processes was asked to stop."""
         state = self.state
-        embeddings, bags, weights = batch(
-            self.data.counts, self.views, self.group.share(rows), state.coordinates, self.device
-        )
         self.sum.zero_()
         loss = accumulate(
             state.factors,
             self.gradients,
-            embeddings,
-            bags,
-            weights,
+            one.embeddings,
+            one.bags,
+            one.weights,
             workspace=self.workspace,
             precision=self.precision,
         )
@@ -262,7 +279,7 @@ class _Trainer:
         state.step += 1
         state.position += 1
         state.loss += loss
-        self._count(loss, rows)
+        self._count(loss, one.rows)
         return asked > 0
 
     def _count(self, loss: float, rows: NDArray[np.int64]) -> None:
@@ -335,7 +352,8 @@ class _Trainer:
 
     def _end_record(self, number: int, loss: float | None, score: float | None) -> None:
         state = self.state
-        zeros = float((state.factors.E1 == 0).float().mean())
+        E1 = state.factors.E1
+        zeros = 1 - int(torch.count_nonzero(E1)) / E1.numel()
         rate = self.optimiser.param_groups[0]["lr"]
         state.history.append(PassRecord(number, loss, score, rate, zeros, state.spent))
         if self.metrics is not None:

@@ -13,7 +13,7 @@ from fliplens.anchoring import (
     covariance,
     log_unigrams,
     random_factors,
-    sentence_means,
+    weighted_sentence_means,
 )
 from fliplens.embeddings import Embeddings
 from fliplens.errors import InputError
@@ -28,7 +28,12 @@ WHITENING_RIDGE = 0.1
 
 
 def starting_state(
-    data: Views, config: TrainConfig, rank: int | None, word_vectors: NDArray[np.float32] | None
+    data: Views,
+    config: TrainConfig,
+    rank: int | None,
+    word_vectors: NDArray[np.float32] | None,
+    *,
+    show_progress: bool = False,
 ) -> TrainState:
     """Return the state before the first step, on the processor.
 
@@ -37,21 +42,22 @@ def starting_state(
         config: the recipe.
         rank: r; None for the full-rank baseline.
         word_vectors: the encoder's vectors of the vocabulary words (V, d), for anchor words.
+        show_progress: bars on stderr where a look at all rows takes more than a moment.
 
     Raises:
         InputError: embeddings that are all alike, anchor words without vectors or with vectors of another shape.
     """
     views = data.weighted(config.alpha)
-    coordinates, spread = _coordinates(views, config)
-    factors, anchor = _start(data, views, config, coordinates, spread, rank, word_vectors)
+    coordinates, spread = _coordinates(views, config, show_progress)
+    factors, anchor = _start(data, views, config, coordinates, spread, rank, word_vectors, show_progress)
     return TrainState.start(factors, coordinates, anchor)
 
 
 def _coordinates(
-    views: list[tuple[Embeddings, float]], config: TrainConfig
+    views: list[tuple[Embeddings, float]], config: TrainConfig, show_progress: bool
 ) -> tuple[Coordinates, NDArray[np.float64]]:
     """Return the training coordinates and the covariance of the sentences in them."""
-    moments = [(*covariance(view), weight) for view, weight in views]
+    moments = [(*covariance(view, show_progress=show_progress), weight) for view, weight in views]
     mean = sum((m * weight for m, _, weight in moments), np.zeros(views[0][0].dim))
     spread = sum(
         ((c + np.outer(m - mean, m - mean)) * weight for m, c, weight in moments), np.zeros((len(mean),) * 2)
@@ -87,6 +93,7 @@ def _start(
     spread: NDArray[np.float64],
     rank: int | None,
     word_vectors: NDArray[np.float32] | None,
+    show_progress: bool,
 ) -> tuple[Factors, str]:
     """Return starting factors and the name of their anchor."""
     n_words, dim = data.counts.shape[1], data.primary.dim
@@ -105,10 +112,7 @@ def _start(
             )
         vectors = word_vectors
     else:
-        vectors = sum(
-            (sentence_means(view, data.counts) * np.float32(weight) for view, weight in views),
-            np.zeros((n_words, dim), dtype=np.float32),
-        )
+        vectors = weighted_sentence_means(views, data.counts, show_progress=show_progress)
     if vectors.shape != (n_words, dim):
         raise InputError(
             f"expected one vector of {dim} dimensions for each of {n_words} words, found {vectors.shape}: "
@@ -116,7 +120,7 @@ def _start(
         )
     return (
         anchored_factors(
-            coordinates.apply(vectors),
+            coordinates.apply(vectors, overwrite=anchor == "sentences"),
             torch.from_numpy(spread),
             log_unigrams(data.counts),
             rank=rank,

@@ -1,0 +1,101 @@
+"""Accuracy against training time as one drawing, from the committed results alone: `docs/images`.
+
+Needs matplotlib (the extra `benchmarks`). Grey tones, markers and words set the lines apart, not colours. The same
+results always give the same bytes.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmarks.registry import RESULTS, ROOT
+
+CHART = ROOT / "docs" / "images" / "accuracy-over-time.svg"
+
+
+@dataclass(frozen=True)
+class Line:
+    """A method's line: which case of which results, and how it is drawn."""
+
+    label: str
+    benchmark: str
+    case: str
+    marker: str
+    grey: str
+    style: str
+
+
+LINES = (
+    Line("FLiPLens, default recipe", "common-voice", "FLiP rank 384", "o", "0.0", "-"),
+    Line("FLiPLens, the paper's recipe", "common-voice-paper", "FLiP rank 384, recipe paper", "s", "0.35", "--"),
+    Line("plain PyTorch, the paper's recipe", "plain-to-the-end", "plain to the end", "^", "0.6", ":"),
+)
+
+
+def points(case: dict[str, Any]) -> list[tuple[float, float]]:
+    """Return (seconds of training, accuracy on dev) of a case, in order of time.
+
+    They come from its `curve`; without one there is the end of the training alone.
+    """
+    curve = [(float(seconds), float(accuracy)) for seconds, accuracy in case.get("curve") or []]
+    if not curve and "training_seconds" in case:
+        text = case.get("text", {}).get("accuracy", {}).get("with_prior", {}).get("mean")
+        text = case.get("accuracy", {}).get("text", {}).get("with_prior") if text is None else text
+        curve = [] if text is None else [(float(case["training_seconds"]), float(text))]
+    # A logarithm has no place for the start itself.
+    return sorted((seconds, accuracy) for seconds, accuracy in curve if seconds > 0)
+
+
+def collect(results: Path = RESULTS) -> list[tuple[Line, list[tuple[float, float]]]]:
+    """Return the lines for which there are results, with their points."""
+    found = []
+    for line in LINES:
+        path = results / f"{line.benchmark}.json"
+        cases = json.loads(path.read_text(encoding="utf-8"))["cases"] if path.is_file() else {}
+        if line.case in cases and (drawn := points(cases[line.case])):
+            found.append((line, drawn))
+    return found
+
+
+def draw(path: Path = CHART, results: Path = RESULTS) -> bool:
+    """Draw the chart; return False, and do nothing, where there are no results or no matplotlib."""
+    lines = collect(results)
+    try:
+        import matplotlib
+        from matplotlib.figure import Figure
+        from matplotlib.ticker import FuncFormatter, NullFormatter
+    except ImportError:
+        return False
+    if not lines:
+        return False
+    # Ids from a fixed salt and no date: the same results give the same file. Text stays text.
+    with matplotlib.rc_context({"svg.hashsalt": "fliplens", "svg.fonttype": "none", "font.size": 10}):
+        figure = Figure(figsize=(7.0, 3.9), layout="constrained")
+        axes = figure.add_subplot()
+        for line, drawn in lines:
+            seconds, accuracy = zip(*drawn, strict=True)
+            axes.plot(
+                seconds,
+                [100 * one for one in accuracy],
+                color=line.grey,
+                marker=line.marker,
+                markersize=5,
+                linestyle=line.style,
+                linewidth=1.5,
+                label=line.label,
+            )
+        axes.set_xscale("log")
+        axes.set_xlabel("seconds of training")
+        axes.set_ylabel("accuracy on dev, %")
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axes.xaxis.set_minor_formatter(NullFormatter())
+        axes.set_ylim(0, None)
+        axes.grid(visible=True, color="0.9", linewidth=0.8)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.legend(frameon=False, loc="lower right")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(path, format="svg", metadata={"Date": None, "Creator": None})
+    return True
