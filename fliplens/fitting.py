@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import time
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -14,6 +15,8 @@ import torch
 from numpy.typing import NDArray
 
 import fliplens
+from fliplens.decoding import ExplainingAway
+from fliplens.decoding import learn as learn_decoding
 from fliplens.devices import resolve_device
 from fliplens.embeddings import Embeddings, EmbeddingsLike, as_embeddings
 from fliplens.errors import EmbeddingSpaceWarning, FliplensError, FliplensWarning, InputError
@@ -130,6 +133,7 @@ def fit(
     encoder: Encoder | str | None = None,
     config: TrainConfig | None = None,
     hold_out: float = HELD_OUT_SHARE,
+    explain_away: bool = True,
     drop_bad_rows: bool = False,
     device: str = "auto",
     show_progress: bool = False,
@@ -151,6 +155,8 @@ def fit(
         hold_out: share of the rows, 0..0.5, held out to stop on where no dev data is given: a seeded draw,
             identical texts together, at most 4,000 rows. 0, or a share of fewer than 20 rows, trains on every
             row to the last pass.
+        explain_away: also learn what `decoding="explain-away"` needs, at a few hundredths of the training time and
+            half of the lens's size again; plain decoding is the same either way.
         drop_bad_rows: go on without rows that hold NaN or infinite values, instead of refusing them.
         device: auto, cpu, cuda or mps.
         show_progress: bars on stderr.
@@ -188,14 +194,18 @@ def fit(
     trained = rows if len(useful) == len(rows.texts) else rows.subset(useful)
     dev_views = None if dev is None else _dev_views(dev, vocabulary)
     vectors = maker.encode(vocabulary.words, show_progress=show_progress) if maker is not None else None
+    views = Views(counts[useful], trained.primary, trained.paired)
     result = train(
-        Views(counts[useful], trained.primary, trained.paired),
+        views,
         config,
         dev=dev_views,
         word_vectors=vectors,
         device=where,
         show_progress=show_progress,
     )
+    started = time.perf_counter()
+    away = _explaining_away(views, result, config, where) if explain_away else None
+    decoding_seconds = time.perf_counter() - started
     lens = Lens(
         result.factors,
         vocabulary,
@@ -203,12 +213,22 @@ def fit(
         mean=torch.from_numpy(result.mean),
         fingerprint=Fingerprint.of(rows.primary),
         config=_description(rows, dev, len(trained.texts), n_given, n_dropped, spec, maker, config, result),
+        away=away,
     )
+    if away is not None:
+        lens.config["training"]["decoding_seconds"] = round(decoding_seconds, 3)
     if dev is not None and dev_views is not None:
         lens.config["metrics"] = {
             "dev": evaluate(lens, dev.texts, dev.primary, paired=dev.paired, metrics="accuracy").to_json()
         }
     return lens
+
+
+def _explaining_away(views: Views, result: TrainResult, config: TrainConfig, device: torch.device) -> ExplainingAway:
+    """Learn the dictionary and shares of a trained lens on the device that trained it."""
+    factors = result.factors.map(lambda tensor: tensor.to(device))
+    prior = result.prior.to(device)
+    return learn_decoding(views, factors, prior, result.mean, alpha=config.alpha).to("cpu")
 
 
 def _dev_rows(

@@ -86,6 +86,7 @@ def _fit_ours(args: argparse.Namespace, values: dict[str, Any], common: dict[str
         vocabulary=settings.vocabulary,
         config=settings.train,
         hold_out=settings.hold_out,
+        explain_away=settings.explain_away,
         **{**data, **common},
     )
     return lens, output
