@@ -7,7 +7,7 @@ what the other words are believed to bring is taken off the vector before a word
 A **dictionary** D (V, d) is the lens turned round: the row of a word is what the word brings to the vector,
 by ridge regression from words to vectors. Through the lens that is F = D · E2ᵀ, and
 
-    K = max(1, Σ_u p_u)                          how many words the sentence is believed to hold
+    K = max(1, Σ_u p_u) / 8                      how many words the sentence is believed to hold, over a typical 8
     remainder of w = E2·(s - m) - (share / score) · K^length · Σ_{u≠w} p_u F_u
     logit_w = score · (E1_w · remainder of w + prior_w) + prior · prior_w + own · E1_w·F_w - total · N + offset
     p_w = 1 / (1 + exp(-logit_w))
@@ -46,7 +46,9 @@ Decoding = Literal["plain", "explain-away"]
 
 POOL = 64
 """Words of a vector that can be believed in: the best by plain score."""
-ROUNDS = 3
+ROUNDS = 5
+TYPICAL_WORDS = 8.0
+"""Makes `share` independent of `length`, for sentences of this many words."""
 RIDGE = 1.0
 """Added to every word's number of sentences in the ridge regression: one sentence that says nothing."""
 CONJUGATE_STEPS = 25
@@ -78,19 +80,19 @@ class Shares:
     whose unit (nats) is the same for every encoder.
     """
 
-    score: float = 1.75
+    score: float = 2.5
     """Weight of the plain score."""
-    total: float = 1.45
+    total: float = 1.55
     """Weight of N, the log of the summed exp of the scores."""
-    offset: float = 4.8
+    offset: float = 4.35
     """What is added to every logit."""
-    prior: float = -0.4
+    prior: float = -1.1
     """Weight of the prior besides that in the score: explained away, a frequent word needs less of it."""
-    share: float = 2.5
-    """What the believed words take off."""
-    length: float = -0.7
+    share: float = 1.15
+    """What the believed words take off where they are eight."""
+    length: float = -1.2
     """Exponent of K: -1 where vectors are means of what their words bring, 0 where they are sums."""
-    own: float = -0.1
+    own: float = -0.36
     """Weight of what a word itself would bring, E1_w · F_w."""
 
     def __post_init__(self) -> None:
@@ -267,7 +269,8 @@ def believe(shares: Any, logits: Tensor, interaction: Tensor, rounds: int) -> tu
 
 
 def _scale(shares: Any, beliefs: Tensor) -> Tensor:
-    scale: Tensor = beliefs.sum(dim=1, keepdim=True).clamp_min(1.0) ** shares.length
+    words = beliefs.sum(dim=1, keepdim=True).clamp_min(1.0) / TYPICAL_WORDS
+    scale: Tensor = words**shares.length
     return scale
 
 

@@ -78,7 +78,7 @@ def oracle(
     believed = dict.fromkeys(pool, 0.0)
     logits: list[float] = []
     for number in range(lens.away.rounds + 1):
-        scale = max(1.0, sum(believed.values())) ** shares.length
+        scale = (max(1.0, sum(believed.values())) / 8) ** shares.length
         logits = []
         for w in range(len(b)):
             taken = sum(p * float(E1[w] @ F[u]) for u, p in believed.items() if u != w)
