@@ -145,6 +145,7 @@ class ExplainingAway:
         self.shares = shares or Shares()
         self.pool = pool
         self.rounds = rounds
+        self._own: tuple[Tensor, Tensor] | None = None
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.shares}, pool={self.pool}, rounds={self.rounds})"
@@ -159,7 +160,10 @@ class ExplainingAway:
 
     def own(self, factors: Factors) -> Tensor:
         """Return E1_w · F_w, (V,): how far a word's own contribution raises its score."""
-        return (factors.E1 * self.dictionary).sum(dim=1)
+        # Kept from call to call: for one vector it would cost more than all the rest.
+        if self._own is None or self._own[0] is not factors.E1:
+            self._own = factors.E1, torch.einsum("vr,vr->v", factors.E1, self.dictionary)
+        return self._own[1]
 
     def bias(self, factors: Factors, prior_words: Tensor, prior: float = 1.0) -> Tensor:
         """Return what is added to each word's part of `blocks`, (V,), at a position of the prior dial.
@@ -195,7 +199,6 @@ class ExplainingAway:
             block_bytes: upper bound on a block, and on the pool's factors of its rows.
         """
         shares, rank = self.shares, factors.E1.shape[1]
-        own = self.own(factors)
         pool = min(self.pool, factors.E1.shape[0])
         gathered = max(1, block_bytes // (4 * pool * (rank + pool)))
         most_rows = gathered if most_rows is None else min(most_rows, gathered)
@@ -212,7 +215,7 @@ class ExplainingAway:
             remainder = latent * shares.score - brought
             torch.mm(remainder, factors.E1.T, out=block)
             block.add_((shares.offset - shares.total * scores.logsumexp(dim=1))[:, None])
-            block.scatter_add_(1, words, taken * own[words])
+            block.scatter_add_(1, words, taken * diagonal)
             yield start, block
 
 
