@@ -80,19 +80,19 @@ class Shares:
     whose unit (nats) is the same for every encoder.
     """
 
-    score: float = 2.5
+    score: float = 2.47
     """Weight of the plain score."""
-    total: float = 1.55
+    total: float = 1.47
     """Weight of N, the log of the summed exp of the scores."""
-    offset: float = 4.35
+    offset: float = 4.1
     """What is added to every logit."""
-    prior: float = -1.1
+    prior: float = -1.08
     """Weight of the prior besides that in the score: explained away, a frequent word needs less of it."""
-    share: float = 1.15
+    share: float = 1.13
     """What the believed words take off where they are eight."""
-    length: float = -1.2
+    length: float = -1.18
     """Exponent of K: -1 where vectors are means of what their words bring, 0 where they are sums."""
-    own: float = -0.36
+    own: float = -0.4
     """Weight of what a word itself would bring, E1_w · F_w."""
 
     def __post_init__(self) -> None:
