@@ -318,7 +318,6 @@ def learn(
     data: Views,
     factors: Factors,
     prior_words: Tensor,
-    mean: NDArray[np.float32],
     *,
     alpha: float = 1.0,
     pool: int = POOL,
@@ -333,7 +332,6 @@ def learn(
         data: rows with at least one word each; at most MOST_ROWS of them are used, evenly spaced.
         factors: the lens's, for raw embeddings.
         prior_words: the log-unigram part of b, (V,).
-        mean: m (d,), the mean that training centred on.
         alpha: weight of the primary view against a paired one.
         pool: how many words of a vector can be believed in.
         rounds: rounds of belief.
@@ -345,6 +343,11 @@ def learn(
     targets = np.zeros((data.counts.shape[1], data.primary.dim), dtype=np.float32)
     for view, weight in views:
         kept = view.subset(rows)
+        # Of these rows, whether training centred or not: a word is not to answer for what all sentences share.
+        total = np.zeros(view.dim)
+        for _, block in kept.blocks():
+            total += block.sum(axis=0, dtype=np.float64)
+        mean = (total / len(kept)).astype(np.float32)
         for start, block in kept.blocks():
             targets += present[start : start + len(block)].T @ ((block - mean) * np.float32(weight))
     D = torch.from_numpy(ridge_dictionary(present, targets)).to(factors.E1.device)

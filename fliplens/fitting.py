@@ -228,7 +228,7 @@ def _explaining_away(views: Views, result: TrainResult, config: TrainConfig, dev
     """Learn the dictionary and shares of a trained lens on the device that trained it."""
     factors = result.factors.map(lambda tensor: tensor.to(device))
     prior = result.prior.to(device)
-    return learn_decoding(views, factors, prior, result.mean, alpha=config.alpha).to("cpu")
+    return learn_decoding(views, factors, prior, alpha=config.alpha).to("cpu")
 
 
 def _dev_rows(

@@ -282,9 +282,9 @@ def test_learning_lowers_the_loss_and_repeats_itself() -> None:
     vocabulary = Vocabulary.from_texts(texts)
     counts = vocabulary.counts(texts)
     lens = fit(texts, vectors, vocabulary=vocabulary, config=TrainConfig(passes=2, rank=8), explain_away=False)
-    assert lens.away is None and lens.prior is not None and lens.mean is not None
+    assert lens.away is None and lens.prior is not None
     views = Views(counts, Embeddings([vectors]))
-    first, second = (learn(views, lens.factors, lens.prior, lens.mean.numpy()) for _ in range(2))
+    first, second = (learn(views, lens.factors, lens.prior) for _ in range(2))
     assert first.shares == second.shares and torch.equal(first.dictionary, second.dictionary)
     assert first.dictionary.shape == lens.factors.E1.shape
 
@@ -306,9 +306,9 @@ def test_two_views_count_by_alpha() -> None:
     vocabulary = Vocabulary.from_texts(texts)
     counts = vocabulary.counts(texts)
     lens = fit(texts, vectors, vocabulary=vocabulary, config=TrainConfig(passes=1, rank=8), explain_away=False)
-    assert lens.prior is not None and lens.mean is not None
+    assert lens.prior is not None
     other = np.random.default_rng(0).standard_normal(vectors.shape).astype(np.float32)
-    given_ = (lens.factors, lens.prior, lens.mean.numpy())
+    given_ = (lens.factors, lens.prior)
     one = learn(Views(counts, Embeddings([vectors])), *given_).dictionary
     both = Views(counts, Embeddings([vectors]), Embeddings([other]))
     assert torch.equal(learn(both, *given_, alpha=1.0).dictionary, one)
