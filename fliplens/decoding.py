@@ -248,7 +248,8 @@ def first_logits(shares: Any, scores: Tensor, prior_words: Tensor, own: Tensor) 
     """
     total = scores.logsumexp(dim=1, keepdim=True)
     logits: Tensor = shares.score * scores + shares.prior * prior_words + shares.own * own
-    return logits + (shares.offset - shares.total * total)
+    logits = logits + (shares.offset - shares.total * total)
+    return logits
 
 
 def believe(shares: Any, logits: Tensor, interaction: Tensor, rounds: int) -> tuple[Tensor, Tensor]:
@@ -293,7 +294,7 @@ def ridge_dictionary(
     """
     gram = (counts.T @ counts + diags(np.full(counts.shape[1], ridge, dtype=np.float32))).tocsr().astype(np.float32)
     inverse = (1.0 / gram.diagonal())[:, None].astype(np.float32)
-    solution = inverse * targets
+    solution: NDArray[np.float32] = inverse * targets
     residual = targets - gram @ solution
     goal = TOLERANCE * np.linalg.norm(targets, axis=0)
     preconditioned = inverse * residual
@@ -404,7 +405,7 @@ def learn_shares(
 
     with torch.enable_grad():
         before = float(loss().detach())
-        optimiser.step(closure)
+        optimiser.step(closure)  # type: ignore[no-untyped-call]
         after = float(loss().detach())
     found = {name: float(value.detach()) for name, value in zip(names, values, strict=True)}
     if not (after < before and all(map(math.isfinite, found.values()))):

@@ -235,7 +235,7 @@ def inflected() -> tuple[Lens, list[str], NDArray[np.float32]]:
     encoder = Inflections()
     texts, unseen = encoder.texts(3000, 0), encoder.texts(500, 1)
     config = TrainConfig(passes=3, batch_size=64, rank=24)
-    lens = fit(texts, encoder.encode(texts), encoder=encoder, config=config, hold_out=0)  # type: ignore[arg-type]
+    lens = fit(texts, encoder.encode(texts), encoder=encoder, config=config, hold_out=0)
     return lens, unseen, encoder.encode(unseen)
 
 
