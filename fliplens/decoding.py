@@ -44,7 +44,7 @@ __all__ = ["Decoding", "ExplainingAway", "Shares", "check_decoding", "learn", "r
 Decoding = Literal["plain", "explain-away"]
 """How words are chosen: each by its own score, or all together."""
 
-POOL = 64
+POOL = 32
 """Words of a vector that can be believed in: the best by plain score."""
 ROUNDS = 5
 TYPICAL_WORDS = 8.0
