@@ -246,8 +246,9 @@ def first_logits(shares: Any, scores: Tensor, prior_words: Tensor, own: Tensor) 
         prior_words: the prior of the words, (rows, pool).
         own: E1_w · F_w, (rows, pool).
     """
-    row: Tensor = shares.offset - shares.total * scores.logsumexp(dim=1, keepdim=True)
-    return shares.score * scores + shares.prior * prior_words + shares.own * own + row
+    row = shares.offset - shares.total * scores.logsumexp(dim=1, keepdim=True)
+    logits: Tensor = shares.score * scores + shares.prior * prior_words + shares.own * own + row
+    return logits
 
 
 def believe(shares: Any, logits: Tensor, interaction: Tensor, rounds: int) -> tuple[Tensor, Tensor]:
