@@ -155,8 +155,8 @@ def fit(
         hold_out: share of the rows, 0..0.5, held out to stop on where no dev data is given: a seeded draw,
             identical texts together, at most 4,000 rows. 0, or a share of fewer than 20 rows, trains on every
             row to the last pass.
-        explain_away: also learn what `decoding="explain-away"` needs, at a few hundredths of the training time and
-            half of the lens's size again; plain decoding is the same either way.
+        explain_away: also learn what `decoding="explain-away"` needs: some seconds, a tenth of the training time on
+            tens of thousands of rows, and half as much again on disk. Plain decoding is the same either way.
         drop_bad_rows: go on without rows that hold NaN or infinite values, instead of refusing them.
         device: auto, cpu, cuda or mps.
         show_progress: bars on stderr.
