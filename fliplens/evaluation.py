@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
+from fliplens.decoding import Decoding
 from fliplens.embeddings import Embeddings, EmbeddingsLike
 from fliplens.entities import Entities, read_entities
 from fliplens.errors import InputError
@@ -28,7 +29,7 @@ from fliplens.metrics import (
     precision_recall_f1,
 )
 from fliplens.objective import softmax_
-from fliplens.reading import score_blocks, top_n
+from fliplens.reading import top_n
 from fliplens.vocabulary import References
 
 __all__ = ["AtPriors", "EntityRecall", "EvaluationResult", "ViewResult", "evaluate"]
@@ -113,6 +114,8 @@ class EvaluationResult:
     """The extra position of the prior dial, if one was asked for."""
     vocabulary_size: int
     """V: accuracies of different vocabularies do not compare."""
+    decoding: Decoding = "plain"
+    """How words were chosen."""
 
     @property
     def accuracy(self) -> AtPriors:
@@ -147,6 +150,7 @@ class EvaluationResult:
             "n_skipped": self.n_skipped,
             "topn": self.topn,
             "prior": self.prior,
+            "decoding": self.decoding,
             "vocabulary_size": self.vocabulary_size,
             "views": views,
         }
@@ -164,6 +168,7 @@ def evaluate(
     metrics: MetricChoice = "all",
     pool: int | None = None,
     block_rows: int | None = None,
+    decoding: Decoding = "plain",
 ) -> EvaluationResult:
     """Measure a lens on sentences and their vectors.
 
@@ -179,9 +184,12 @@ def evaluate(
         pool: accuracy looks no deeper than this many top words, as the published script does; no limit by
             default.
         block_rows: rows scored at once, at most; memory is bounded in any case.
+        decoding: how words are chosen: plain, the paper's, or explain-away (`Lens.top`). Perplexity is left out of
+            the latter: it measures the softmax of plain scores, which decoding does not change.
 
     Raises:
-        InputError: rows that do not match, no sentence with a known word, topn larger than the vocabulary.
+        InputError: rows that do not match, no sentence with a known word, topn larger than the vocabulary, or
+            explain-away by a lens that never learned it.
     """
     lines = read_lines(texts) if isinstance(texts, str | Path) else list(texts)
     if metrics not in ("accuracy", "pr", "all"):
@@ -212,12 +220,13 @@ def evaluate(
     dial = {"with_prior": 1.0, "without_prior": 0.0}
     if prior is not None:
         dial["at_prior"] = prior
-    request = _Request(references, entities, topn, dial, metrics, pool, block_rows)
+    request = _Request(references, entities, topn, dial, metrics, pool, block_rows, decoding)
     return EvaluationResult(
         views={name: _evaluate_view(lens, view, request) for name, view in views.items()},
         topn=topn,
         prior=prior,
         vocabulary_size=len(lens.vocabulary),
+        decoding=decoding,
     )
 
 
@@ -232,6 +241,12 @@ class _Request:
     metrics: MetricChoice
     pool: int | None
     block_rows: int | None
+    decoding: Decoding
+
+    @property
+    def perplexity(self) -> bool:
+        """Whether perplexity is measured: it is a property of the plain softmax."""
+        return self.metrics == "all" and self.decoding == "plain"
 
     def depth(self, n_words: int) -> int:
         """Return how many top words of each sentence the metrics look at."""
@@ -262,11 +277,11 @@ def _evaluate_view(lens: Lens, embeddings: Embeddings, request: _Request) -> Vie
     depth = request.depth(len(lens.vocabulary))
     # Positions of the dial that coincide are read once.
     positions = sorted(set(request.dial.values()))
-    biases = {position: lens.bias(position) for position in positions}
+    biases = {position: lens.decoding_bias(request.decoding, position) for position in positions}
     top = {position: np.empty((len(embeddings), depth), dtype=np.int64) for position in positions}
     losses = {position: np.zeros(len(embeddings)) for position in positions}
     buffer: torch.Tensor | None = None
-    for start, scores in score_blocks(embeddings, lens.factors, most_rows=request.block_rows):
+    for start, scores in lens.decoding_blocks(embeddings, request.decoding, most_rows=request.block_rows):
         stop = start + len(scores)
         # Only the bias differs between positions of the dial: the products with E1 are shared. The first block is
         # the largest, and its memory serves all others.
@@ -276,7 +291,7 @@ def _evaluate_view(lens: Lens, embeddings: Embeddings, request: _Request) -> Vie
             torch.add(scores, bias, out=biased)
             best, _ = top_n(biased, depth)
             top[position][start:stop] = best.cpu().numpy()
-            if request.metrics == "all":
+            if request.perplexity:
                 losses[position][start:stop] = _losses(biased, known[start:stop])
     values: dict[str, dict[str, NDArray[np.float64]]] = {}
     results: dict[str, dict[str, Estimate]] = {}
@@ -294,7 +309,7 @@ def _evaluate_view(lens: Lens, embeddings: Embeddings, request: _Request) -> Vie
             columns = np.stack([values[metric][name] for metric, name in keys], axis=1)
             for (metric, name), found in zip(keys, estimates(columns), strict=True):
                 results.setdefault(metric, {})[name] = found
-    if request.metrics == "all":
+    if request.perplexity:
         results["perplexity"] = {
             name: estimate_perplexity(losses[position], mass) for name, position in request.dial.items()
         }

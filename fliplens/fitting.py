@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import time
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -14,6 +15,8 @@ import torch
 from numpy.typing import NDArray
 
 import fliplens
+from fliplens.decoding import ExplainingAway
+from fliplens.decoding import learn as learn_decoding
 from fliplens.devices import resolve_device
 from fliplens.distributed import Group
 from fliplens.embeddings import Embeddings, EmbeddingsLike, as_embeddings
@@ -133,6 +136,7 @@ def fit(
     encoder: Encoder | str | None = None,
     config: TrainConfig | None = None,
     hold_out: float = HELD_OUT_SHARE,
+    explain_away: bool = True,
     drop_bad_rows: bool = False,
     device: str = "auto",
     show_progress: bool = False,
@@ -158,6 +162,8 @@ def fit(
         hold_out: share of the rows, 0..0.5, held out to stop on where no dev data is given: a seeded draw,
             identical texts together, at most 4,000 rows. 0, or a share of fewer than 20 rows, trains on every
             row to the last pass.
+        explain_away: also learn what `decoding="explain-away"` needs: some seconds, a tenth of the training time on
+            tens of thousands of rows, and half as much again on disk. Plain decoding is the same either way.
         drop_bad_rows: go on without rows that hold NaN or infinite values, instead of refusing them.
         device: auto, cpu, cuda or mps.
         show_progress: bars on stderr.
@@ -224,8 +230,9 @@ def fit(
         vectors = maker.encode(vocabulary.words, show_progress=show_progress)
     elif maker is not None and checkpoint is not None and not checkpoint.has_state:
         vectors = checkpoint.word_vectors(maker, vocabulary.words, show_progress=show_progress)
+    views = Views(counts, trained.primary, trained.paired)
     result = train(
-        Views(counts, trained.primary, trained.paired),
+        views,
         config,
         dev=dev_views,
         word_vectors=vectors,
@@ -236,6 +243,9 @@ def fit(
         stop=stop,
         group=group,
     )
+    started = time.perf_counter()
+    away = _explaining_away(views, result, config, where) if explain_away and group.is_first else None
+    decoding_seconds = time.perf_counter() - started
     lens = Lens(
         result.factors,
         vocabulary,
@@ -243,12 +253,22 @@ def fit(
         mean=torch.from_numpy(result.mean),
         fingerprint=Fingerprint.of(rows.primary, show_progress=show_progress),
         config=_description(rows, dev, len(trained.texts), n_given, n_dropped, spec, maker, config, result),
+        away=away,
     )
+    if away is not None:
+        lens.config["training"]["decoding_seconds"] = round(decoding_seconds, 3)
     if dev is not None and dev_views is not None and group.is_first:
         lens.config["metrics"] = {
             "dev": evaluate(lens, dev.texts, dev.primary, paired=dev.paired, metrics="accuracy").to_json()
         }
     return lens
+
+
+def _explaining_away(views: Views, result: TrainResult, config: TrainConfig, device: torch.device) -> ExplainingAway:
+    """Learn the dictionary and shares of a trained lens on the device that trained it."""
+    factors = result.factors.map(lambda tensor: tensor.to(device))
+    prior = result.prior.to(device)
+    return learn_decoding(views, factors, prior, alpha=config.alpha).to("cpu")
 
 
 def _dev_rows(

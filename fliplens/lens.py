@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from fliplens.decoding import Decoding, ExplainingAway, check_decoding
 from fliplens.embeddings import Embeddings, EmbeddingsLike, as_embeddings
 from fliplens.errors import EmbeddingSpaceWarning, InputError
 from fliplens.fingerprint import Fingerprint
@@ -33,9 +34,10 @@ class Word:
 
     word: str
     score: float
-    """The score E1 · E2 · s + b at the prior dial that was asked for."""
+    """The score E1 · E2 · s + b at the prior dial that was asked for; of explain-away, the logit."""
     probability: float
-    """The word's share of the softmax over the whole vocabulary."""
+    """The word's share of the softmax over the whole vocabulary; of explain-away, the probability that the sentence
+    holds the word, whatever the dial."""
 
 
 @dataclass(frozen=True)
@@ -137,6 +139,7 @@ class Lens:
         mean: m (d,), the mean that training centred on.
         fingerprint: of the embedding space, to notice vectors of another encoder.
         config: what is known of how the lens was made; the `config.json` of its folder.
+        away: what decoding by explain-away needs, if it was learned.
 
     Raises:
         InputError: shapes that do not fit together, or values that are not finite.
@@ -151,14 +154,21 @@ class Lens:
         mean: Tensor | None = None,
         fingerprint: Fingerprint | None = None,
         config: dict[str, Any] | None = None,
+        away: ExplainingAway | None = None,
     ) -> None:
         _check_shapes(factors, len(vocabulary), prior, mean)
+        if away is not None and away.dictionary.shape != factors.E1.shape:
+            raise InputError(
+                f"expected a dictionary of shape {tuple(factors.E1.shape)}, E1's, found "
+                f"{tuple(away.dictionary.shape)}: these files belong to different lenses"
+            )
         self.factors = factors.map(lambda tensor: tensor.detach().float().contiguous())
         self.vocabulary = vocabulary
         self.prior = prior
         self.mean = mean
         self.fingerprint = fingerprint
         self.config: dict[str, Any] = config or {}
+        self.away = away
 
     @property
     def dim(self) -> int:
@@ -190,6 +200,7 @@ class Lens:
             mean=self.mean,
             fingerprint=self.fingerprint,
             config=self.config,
+            away=None if self.away is None else self.away.to(device),
         )
 
     def bias(self, prior: float = 1.0) -> Tensor:
@@ -198,13 +209,43 @@ class Lens:
         Args:
             prior: P from 0 (prior removed) to 1 (the published formula).
         """
-        if not 0.0 <= prior <= 1.0:
-            raise InputError(f"expected prior from 0 to 1, found {prior}")
+        check_prior(prior)
         b = self.factors.b
         if prior == 1.0:
             return b
         part = b if self.prior is None else self.prior.to(b.device)
         return b + (prior - 1.0) * part
+
+    def decoding_bias(self, decoding: Decoding, prior: float = 1.0) -> Tensor:
+        """Return what is added to each word of `decoding_blocks`, (V,), at a position of the prior dial.
+
+        Raises:
+            InputError: an unknown decoding, or explain-away by a lens that never learned it.
+        """
+        check_decoding(decoding)
+        if decoding == "plain":
+            return self.bias(prior)
+        check_prior(prior)
+        return self._away().bias(self.factors, self._prior_words(), prior)
+
+    def decoding_blocks(
+        self, embeddings: Embeddings, decoding: Decoding, *, most_rows: int | None = None
+    ) -> Iterator[tuple[int, Tensor]]:
+        """Yield (first row, scores without `decoding_bias`) block by block: see `fliplens.reading.score_blocks`."""
+        if decoding == "plain":
+            return score_blocks(embeddings, self.factors, most_rows=most_rows)
+        return self._away().blocks(embeddings, self.factors, self._prior_words(), most_rows=most_rows)
+
+    def _prior_words(self) -> Tensor:
+        return self.factors.b if self.prior is None else self.prior.to(self.factors.b.device)
+
+    def _away(self) -> ExplainingAway:
+        if self.away is None:
+            raise InputError(
+                "expected a lens that learned to explain away, found none in it: fit it again (explain_away=true), "
+                "or use decoding plain"
+            )
+        return self.away
 
     def check(self, embeddings: EmbeddingsLike) -> Embeddings:
         """Return the vectors as `Embeddings` once they are known to fit this lens.
@@ -245,13 +286,22 @@ class Lens:
             out[start : start + len(block)] = block.add_(bias).cpu().numpy()
         return out
 
-    def top(self, embeddings: EmbeddingsLike, n: int | None = None, *, prior: float = 1.0) -> TopWords:
+    def top(
+        self,
+        embeddings: EmbeddingsLike,
+        n: int | None = None,
+        *,
+        prior: float = 1.0,
+        decoding: Decoding = "plain",
+    ) -> TopWords:
         """Return the n best words of every vector.
 
         Args:
             embeddings: (rows, d).
             n: how many words, 1..V; by default 10, or V where that is less.
             prior: position of the prior dial, 0..1.
+            decoding: plain scores every word on its own (equation 5); explain-away reads them together
+                (`fliplens.decoding`): scores are then logits, and probabilities those of being in the sentence.
 
         Raises:
             InputError: n out of range, or vectors that do not fit (see `check`).
@@ -260,16 +310,22 @@ class Lens:
             n = min(DEFAULT_N, len(self.vocabulary))
         if not 1 <= n <= len(self.vocabulary):
             raise InputError(f"expected n from 1 to {len(self.vocabulary)}, the size of the vocabulary, found {n}")
-        vectors, bias = self.check(embeddings), self.bias(prior)
+        bias = self.decoding_bias(decoding, prior)
+        # Of explain-away: what the dial has added to a word's logit, which its probability does not heed.
+        dialled = None if decoding == "plain" else bias - self.decoding_bias(decoding)
+        vectors = self.check(embeddings)
         indices = np.empty((len(vectors), n), dtype=np.int64)
         scores = np.empty((len(vectors), n), dtype=np.float32)
         probabilities = np.empty((len(vectors), n), dtype=np.float32)
-        for start, block in score_blocks(vectors, self.factors):
+        for start, block in self.decoding_blocks(vectors, decoding):
             block.add_(bias)
             best, values = top_n(block, n)
             here = slice(start, start + len(block))
             indices[here], scores[here] = best.cpu().numpy(), values.cpu().numpy()
-            probabilities[here] = (values - softmax_(block)[:, None]).exp().cpu().numpy()
+            if dialled is None:
+                probabilities[here] = (values - softmax_(block)[:, None]).exp().cpu().numpy()
+            else:
+                probabilities[here] = (values - dialled[best]).sigmoid().cpu().numpy()
         return TopWords(indices, scores, probabilities, self.vocabulary)
 
     def words(
@@ -278,6 +334,7 @@ class Lens:
         n: int | None = None,
         *,
         prior: float = 1.0,
+        decoding: Decoding = "plain",
     ) -> Words:
         """Return the n best words of one vector.
 
@@ -285,6 +342,7 @@ class Lens:
             embedding: (d,) or (1, d); to read a text, encode it first.
             n: how many words, 1..V; by default 10, or V where that is less.
             prior: position of the prior dial: 1 is the published formula, 0 removes the prior.
+            decoding: plain, or explain-away; see `top`.
 
         Raises:
             InputError: more than one vector (use `top`), a text, or see `top`.
@@ -297,7 +355,7 @@ class Lens:
         matrix = vector[None, :] if vector.ndim == 1 else vector
         if matrix.ndim != 2 or matrix.shape[0] != 1:
             raise InputError(f"expected one vector (d,), found shape {tuple(vector.shape)}: use top() for many")
-        return self.top(matrix, n, prior=prior)[0]
+        return self.top(matrix, n, prior=prior, decoding=decoding)[0]
 
     def save(self, folder: str | Path, *, overwrite: bool = False) -> None:
         """Write the lens as a folder in the published layout, whole or not at all.
@@ -326,6 +384,12 @@ class Lens:
         from fliplens.lens_files import load_lens
 
         return load_lens(source, vocabulary=vocabulary)
+
+
+def check_prior(prior: float) -> None:
+    """Refuse a position of the prior dial outside 0..1."""
+    if not 0.0 <= prior <= 1.0:
+        raise InputError(f"expected prior from 0 to 1, found {prior}")
 
 
 def _check_shapes(factors: Factors, n_words: int, prior: Tensor | None, mean: Tensor | None) -> None:

@@ -5,7 +5,7 @@
 | `model.safetensors` | `E1` (V, r), `E2` (r, d), `b` (V, 1); or `E` (V, d), `b`: float32 | published |
 | `vocab.json` | `{"word": index}` | published |
 | `config.json` | hyperparameters; ours adds `format_version`, encoder, tokeniser, data, recipe, metrics | both |
-| `lens.safetensors` | `prior` (V,), `mean` (d,), fingerprint of the embedding space | ours |
+| `lens.safetensors` | `prior` (V,), `mean` (d,), fingerprint of the space, dictionary (V, r) bfloat16 | ours |
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from fliplens.decoding import ExplainingAway, Shares
 from fliplens.errors import FliplensError, InputError
 from fliplens.files import FolderKind, atomic_folder, read_json, write_json
 from fliplens.fingerprint import Fingerprint
@@ -34,6 +35,7 @@ MODEL, VOCABULARY, CONFIG, OURS = "model.safetensors", "vocab.json", "config.jso
 LENS_FOLDER = FolderKind(MODEL, r"model\.safetensors|vocab\.json|config\.json|lens\.safetensors|results")
 """A lens folder; `results` are what the published evaluation call writes there, and go with the lens."""
 HUB = "hub:"
+DICTIONARY = "explaining_away.dictionary"
 
 
 def save_lens(lens: Lens, folder: str | Path, *, overwrite: bool) -> None:
@@ -54,6 +56,8 @@ def save_lens(lens: Lens, folder: str | Path, *, overwrite: bool) -> None:
             ours["fingerprint.mean"] = torch.from_numpy(lens.fingerprint.mean)
             ours["fingerprint.variance"] = torch.from_numpy(lens.fingerprint.variance)
             ours["fingerprint.mean_norm"] = torch.tensor([lens.fingerprint.mean_norm])
+        if lens.away is not None:
+            ours[DICTIONARY] = lens.away.dictionary.cpu().bfloat16().contiguous()
         # Through our own file: safetensors makes its files private, and calls a full disk by another name.
         (target / MODEL).write_bytes(save(model))
         if ours:
@@ -70,6 +74,7 @@ def save_lens(lens: Lens, folder: str | Path, *, overwrite: bool) -> None:
             },
             "tokeniser": lens.vocabulary.tokeniser.to_json(),
             "ngram_range": list(lens.vocabulary.ngram_range),
+            "explaining_away": None if lens.away is None else lens.away.to_json(),
         }
         write_json(target / CONFIG, config)
 
@@ -103,6 +108,7 @@ def load_lens(source: str | Path, *, vocabulary: str | Path | None = None) -> Le
         mean=ours.get("mean"),
         fingerprint=_fingerprint(ours),
         config=config,
+        away=_away(ours, config, folder / CONFIG),
     )
 
 
@@ -183,6 +189,17 @@ def _fingerprint(tensors: dict[str, Tensor]) -> Fingerprint | None:
         return None
     norm, mean, variance = (tensors[name] for name in names)
     return Fingerprint(float(norm.reshape(-1)[0]), mean.float().numpy(), variance.float().numpy())
+
+
+def _away(tensors: dict[str, Tensor], config: dict[str, Any], path: Path) -> ExplainingAway | None:
+    settings = config.get("explaining_away")
+    if DICTIONARY not in tensors or settings is None:
+        return None
+    names = {"pool", "rounds", "shares"}
+    if not isinstance(settings, dict) or set(settings) != names:
+        raise InputError(f"expected explaining_away in {path} to hold {', '.join(sorted(names))}, found {settings!r}")
+    shares = Shares.from_json(settings["shares"])
+    return ExplainingAway(tensors[DICTIONARY], shares, pool=settings["pool"], rounds=settings["rounds"])
 
 
 def _download(source: str) -> Path:

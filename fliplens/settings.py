@@ -17,6 +17,7 @@ __all__ = ["FitSettings", "is_override", "parse_override", "read_yaml"]
 
 DATA = ("texts", "embeddings", "paired", "dev_texts", "dev_embeddings", "dev_paired", "encoder", "output")
 HOLD_OUT = "hold_out"
+EXPLAIN_AWAY = "explain_away"
 TOKENISER = ("tokeniser", "lowercase", "strip_accents", "min_length")
 VOCABULARY = ("vocab_size", "min_df", "max_df", "ngram_range")
 
@@ -33,6 +34,8 @@ class FitSettings:
     """The recipe."""
     hold_out: float
     """Share of the rows to stop on where no dev data is given."""
+    explain_away: bool
+    """Whether to learn what explain-away decoding needs."""
 
     @classmethod
     def from_mapping(cls, values: Mapping[str, Any]) -> FitSettings:
@@ -41,7 +44,7 @@ class FitSettings:
         Raises:
             InputError: an unknown name, or a value of the wrong type or out of range.
         """
-        names = {*DATA, HOLD_OUT, *TOKENISER, *VOCABULARY, *TrainConfig.__dataclass_fields__}
+        names = {*DATA, HOLD_OUT, EXPLAIN_AWAY, *TOKENISER, *VOCABULARY, *TrainConfig.__dataclass_fields__}
         unknown = sorted(set(values) - names)
         if unknown:
             raise InputError(
@@ -68,6 +71,7 @@ class FitSettings:
             vocabulary=VocabularyConfig(**chosen, tokeniser=Tokeniser.from_json(cut)),
             train=TrainConfig.from_recipe(train.pop("recipe", "default"), **train),
             hold_out=_share(given.get(HOLD_OUT, HELD_OUT_SHARE)),
+            explain_away=_switch(EXPLAIN_AWAY, given.get(EXPLAIN_AWAY, True)),
         )
 
 
@@ -76,6 +80,12 @@ def _share(value: Any) -> float:
         return float(value)
     except (TypeError, ValueError) as error:
         raise InputError(f"expected {HOLD_OUT} to be a share from 0 to 0.5, found {value!r}") from error
+
+
+def _switch(name: str, value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise InputError(f"expected {name} to be true or false, found {value!r}")
+    return value
 
 
 def _convert(name: str, value: Any, hint: Any) -> Any:

@@ -18,7 +18,7 @@ from fliplens.published.evaluation import inside
 
 __all__ = ["run"]
 
-OURS = ("lens", "texts", "embeddings", "paired", "entities", "drop_bad_rows", "verify")
+OURS = ("lens", "texts", "embeddings", "paired", "entities", "drop_bad_rows", "verify", "decoding")
 PUBLISHED = (
     "sdict",
     "data_yaml",
@@ -74,6 +74,7 @@ def run(args: argparse.Namespace) -> int:
         topn=args.topn,
         prior=args.prior,
         metrics=args.metrics,
+        decoding=args.decoding,
     )
     if args.json:
         print_json(result.to_json())

@@ -24,7 +24,7 @@ def run(args: argparse.Namespace) -> int:
         raise InputError("expected no --encoder with --embeddings, found both: these vectors are made already")
     lens = Lens.load(args.lens, vocabulary=args.vocab).to(resolve_device(args.device))
     inputs, vectors = _from_file(args) if args.embeddings is not None else _from_texts(args, lens)
-    top = lens.top(vectors, args.n, prior=args.prior)
+    top = lens.top(vectors, args.n, prior=args.prior, decoding=args.decoding)
     if args.json:
         print_json([{"input": one, "words": words.to_json()} for one, words in zip(inputs, top, strict=True)])
         return 0

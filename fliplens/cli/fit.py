@@ -113,6 +113,7 @@ def _fit_ours(
         config=settings.train,
         hold_out=settings.hold_out,
         checkpoint=checkpoint,
+        explain_away=settings.explain_away,
         **{**data, **common},
     )
     return lens, output, checkpoint

@@ -6,7 +6,7 @@ import argparse
 import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
-from typing import NoReturn, TypeAlias
+from typing import Any, NoReturn, TypeAlias
 
 from fliplens import __version__
 
@@ -68,6 +68,12 @@ def build_parser() -> OneLineParser:
     _info(commands, common)
     return parser
 
+
+DECODING: dict[str, Any] = {
+    "default": "plain",
+    "choices": ["plain", "explain-away"],
+    "help": "choose each word by its own score, or all together (default: plain)",
+}
 
 Commands: TypeAlias = "argparse._SubParsersAction[OneLineParser]"
 
@@ -184,6 +190,7 @@ def _evaluate(commands: Commands, common: OneLineParser) -> None:
     evaluate.add_argument(
         "--metrics", default="all", choices=["accuracy", "pr", "all"], help="which metrics (default: all)"
     )
+    evaluate.add_argument("--decoding", **DECODING)
     evaluate.add_argument("--verify", action="store_true", help="compare vectors' files with their manifests' hashes")
     evaluate.add_argument("--drop-bad-rows", action="store_true", help="go on without rows of NaN or infinite values")
     evaluate.add_argument("--json", action="store_true", help="print one JSON document")
@@ -218,6 +225,7 @@ def _explain(commands: Commands, common: OneLineParser) -> None:
     explain.add_argument("--embeddings", metavar="F.npy", help="vectors to read instead")
     explain.add_argument("-n", type=int, metavar="N", help="how many words (default: 10)")
     explain.add_argument("--prior", type=float, default=1.0, metavar="P", help="prior dial, 0..1 (default: 1)")
+    explain.add_argument("--decoding", **DECODING)
     explain.add_argument("-e", "--encoder", metavar="ENCODER", help="instead of the one that the lens records")
     explain.add_argument("--vocab", metavar="F", help="vocab.json of a bare state dict")
     explain.add_argument("--verify", action="store_true", help="compare vectors' files with their manifests' hashes")
