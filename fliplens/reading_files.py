@@ -118,8 +118,8 @@ def write_top_words(
 def _jsonl(stream: IO[bytes], _lens: Lens, texts: Sequence[str] | None) -> Iterator[Write]:
     def write(rows: NDArray[np.int64], top: TopWords) -> None:
         for row, words in zip(rows.tolist(), top, strict=True):
-            item = {"input": row if texts is None else texts[row], "words": words.to_json()}
-            stream.write(json.dumps(item, ensure_ascii=False, allow_nan=False).encode("utf-8", "replace") + b"\n")
+            item = {"input": row if texts is None else _clean(texts[row]), "words": words.to_json()}
+            stream.write(json.dumps(item, ensure_ascii=False, allow_nan=False).encode("utf-8") + b"\n")
 
     yield write
 
@@ -143,7 +143,7 @@ def _parquet(stream: IO[bytes], lens: Lens, texts: Sequence[str] | None) -> Iter
 
         columns = [pa.array(rows)]
         if texts is not None:
-            columns.append(pa.array([texts[row] for row in rows.tolist()], type=pa.string()))
+            columns.append(pa.array([_clean(texts[row]) for row in rows.tolist()], type=pa.string()))
         columns.append(lists(vocabulary.take(pa.array(top.indices.ravel()))))
         columns.append(lists(pa.array(top.scores.ravel())))
         # NaN says that they were not asked for: null in the file.
@@ -152,6 +152,11 @@ def _parquet(stream: IO[bytes], lens: Lens, texts: Sequence[str] | None) -> Iter
 
     with pq.ParquetWriter(stream, schema) as writer:
         yield write
+
+
+def _clean(text: str) -> str:
+    """Return a text that UTF-8 can hold: half a surrogate pair becomes a question mark."""
+    return text.encode("utf-8", "replace").decode("utf-8")
 
 
 def _pyarrow() -> tuple[Any, Any]:
