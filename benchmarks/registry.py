@@ -39,7 +39,7 @@ class Benchmark:
 def benchmarks() -> dict[str, Benchmark]:
     """Return all benchmarks by name."""
     found = {}
-    for module in ("common_voice", "installed_documentation"):
+    for module in ("common_voice", "installed_documentation", "reading"):
         for benchmark in importlib.import_module(f"benchmarks.{module}").BENCHMARKS:
             found[benchmark.name] = benchmark
     return found
@@ -103,12 +103,12 @@ def machine() -> dict[str, Any]:
     return {
         "processor": cpu,
         "threads": torch.get_num_threads(),
-        "float32_gflops": round(_peak(torch.float32, 2048)),
+        "float32_gflops": round(matrix_peak(torch.float32, 2048)),
         "versions": versions,
     }
 
 
-def _peak(dtype: Any, size: int) -> float:
+def matrix_peak(dtype: Any, size: int) -> float:
     """Return GFLOP/s of a square matrix product, the best of seven."""
     import torch
 

@@ -195,15 +195,25 @@ def test_rows_read_alone_or_together_and_with_any_threads_are_the_same() -> None
     assert torch.equal(together.indices, again.indices) and torch.equal(together.scores, again.scores)
 
 
-def test_products_in_a_lower_precision_widen_the_reach() -> None:
+@pytest.mark.parametrize("folded", [False, True])
+@pytest.mark.parametrize("said", ["high", RuntimeError("set for one backend")])
+def test_products_in_a_lower_precision_widen_the_reach(
+    monkeypatch: pytest.MonkeyPatch, folded: bool, said: str | RuntimeError
+) -> None:
     factors, s = made_up("spread", 100, 9, 7, 6, 0)
-    before = fliplens.reading._Sweep(Reader(factors), s, factors.b, 1, torch.empty(128, 6), False).slack
-    torch.set_float32_matmul_precision("high")
-    try:
-        after = fliplens.reading._Sweep(Reader(factors), s, factors.b, 1, torch.empty(128, 6), False).slack
-    finally:
-        torch.set_float32_matmul_precision("highest")
-    assert (after[before > 0] > 100 * before[before > 0]).all()
+
+    def slack() -> torch.Tensor:
+        reader = Reader(factors, folded=folded)
+        return fliplens.reading._Sweep(reader, s, factors.b, 1, torch.empty(128, 6), False).slack
+
+    def precision() -> str:
+        if isinstance(said, RuntimeError):
+            raise said
+        return said
+
+    before = slack()
+    monkeypatch.setattr(torch, "get_float32_matmul_precision", precision)
+    assert (slack()[before > 0] > 100 * before[before > 0]).all()
 
 
 def test_scores_beyond_float32_are_refused() -> None:
