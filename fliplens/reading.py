@@ -41,9 +41,10 @@ BLOCK_BYTES = 64 * 2**20
 MOST_ROWS = 512
 TILE_SCORES = 2**21
 GROUP = 32
-# Scores of a row's best words, and words to be scored again, that are held at a time.
+# Scores of rows' best words, words to be scored again, and groups looked into, that are held at a time.
 MOST_KEPT = 2**21
 MOST_WAITING = 2**16
+MOST_HOT = 2**13
 # A sweep in bfloat16 first makes a copy of E1, which a handful of rows does not repay.
 LEAST_ROWS_BFLOAT16 = 64
 
@@ -213,7 +214,7 @@ class _Sweep:
         factors, rows, device = reader.factors, len(embeddings), bias.device
         self.E1, self.bias, self.n = factors.E1, bias, n
         self.latent = reader.prepared.latents(embeddings)
-        self.matrix, self.lengths = reader.matrix, reader.prepared.lengths
+        self.matrix = reader.matrix
         vectors = embeddings if reader.folded else self.latent
         self.vectors = vectors.T.to(self.matrix.dtype).contiguous()
         self.slack, self.flat = _slack(reader, embeddings, self.latent, bias)
@@ -221,6 +222,8 @@ class _Sweep:
         self.buffer = buffer.view(-1)[: height * rows].view(height, rows)
         # Enough groups of words for their maxima to give a floor at once, and not more than that.
         self.group = 1 << max(0, min(GROUP.bit_length() - 1, (height // (4 * n)).bit_length() - 1))
+        lengths = torch.nn.functional.pad(reader.prepared.lengths, (0, -len(bias) % self.group))
+        self.longest = lengths.view(-1, self.group).amax(dim=1)
         # Exact best so far, and lower bounds of n different words' scores: the floor no word below matters.
         self.scores = torch.full((rows, n), -math.inf, device=device)
         self.words = torch.zeros((rows, n), dtype=torch.int64, device=device)
@@ -264,28 +267,20 @@ class _Sweep:
 
     def _pick(self, start: int, groups: Tensor, maxima: Tensor) -> None:
         """Put the words of a tile that could be among the best on the list of those to be scored again."""
-        lengths = torch.zeros(groups.shape[0] * self.group, device=groups.device)
-        here = self.lengths[start : start + len(lengths)]
-        lengths[: len(here)] = here
-        longest = lengths.view(-1, self.group).amax(dim=1)
-        reach = torch.outer(longest, self.slack).add_(self.flat)
+        first = start // self.group
+        reach = torch.outer(self.longest[first : first + len(maxima)], self.slack).add_(self.flat)
         bounds = torch.cat([self.bounds, maxima - reach])
         self.bounds = bounds.topk(self.n, dim=0, sorted=False).values
         floor = torch.maximum(self.bounds.amin(dim=0), self.settled)
-        hot, rows = torch.nonzero(reach.add_(maxima) >= floor, as_tuple=True)
-        if not len(hot):
-            return
+        hot, rows = torch.nonzero(maxima + reach >= floor, as_tuple=True)
         # Words of the hot groups, one by one; a group is small, and few are hot once the floor stands.
-        limit = max(1, MOST_WAITING * 4 // self.group)
-        for first in range(0, len(hot), limit):
-            group, row = hot[first : first + limit], rows[first : first + limit]
-            members = group[:, None] * self.group + torch.arange(self.group, device=group.device)
-            upper = groups[group, :, row]
-            upper += lengths[members] * self.slack[row, None] + self.flat[row, None]
-            at, member = torch.nonzero(upper >= floor[row, None], as_tuple=True)
-            words = members[at, member] + start
+        for hot_part, rows_part in zip(hot.split(MOST_HOT), rows.split(MOST_HOT), strict=True):
+            upper = groups[hot_part, :, rows_part].add_(reach[hot_part, rows_part, None])
+            at, member = torch.nonzero(upper >= floor[rows_part, None], as_tuple=True)
+            words = start + hot_part[at] * self.group + member
+            # Without a floor yet, even what fills the last group up would pass.
             real = words < len(self.bias)
-            self.waiting.append((words[real], row[at][real], upper[at, member][real]))
+            self.waiting.append((words[real], rows_part[at][real], upper[at, member][real]))
             self.n_waiting += len(words)
         if self.n_waiting > MOST_WAITING:
             self._settle()
