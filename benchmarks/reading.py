@@ -127,16 +127,17 @@ def _plain(factors: Factors, s: Tensor, b: Tensor, layout: str, batch: int) -> C
         for start in range(0, len(s), batch):
             latent = factors.project(s[start : start + batch])
             if layout == "rows × V":
-                top = torch.addmm(b, latent, E1.T, out=buffer).topk(N, dim=1)
+                scores = torch.addmm(b, latent, E1.T, out=buffer)
             else:
                 scores = torch.addmm(b[:, None], E1, latent.T, out=buffer)
-                if layout == "V × rows":
-                    top = scores.topk(N, dim=0)
-                    top = top.values.T, top.indices.T
-                else:
-                    top = scores.T.contiguous().topk(N, dim=1)
-            values.append(top[0])
-            indices.append(top[1])
+            if layout == "V × rows":
+                top = scores.topk(N, dim=0)
+                values.append(top.values.T)
+                indices.append(top.indices.T)
+            else:
+                top = (scores if layout == "rows × V" else scores.T.contiguous()).topk(N, dim=1)
+                values.append(top.values)
+                indices.append(top.indices)
         return torch.cat(values), torch.cat(indices)
 
     return run

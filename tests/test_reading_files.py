@@ -15,7 +15,7 @@ from commands import environment
 from test_lens import random_lens
 
 import fliplens.lens
-from fliplens.embeddings import open_embeddings
+from fliplens.embeddings import Embeddings, open_embeddings
 from fliplens.errors import InputError, MissingExtraError
 from fliplens.reading_files import Written, write_top_words
 
@@ -128,8 +128,6 @@ def test_what_cannot_be_written_is_known_before_anything_is_read(
 
 
 def test_shards_are_read_across_their_borders(vectors: Path) -> None:
-    from fliplens.embeddings import Embeddings
-
     lens, rows, out = random_lens(), np.load(vectors), vectors.with_suffix(".jsonl")
     write_top_words(lens, Embeddings([rows[:13], rows[13:]]), out, 3)
     assert [one["words"][0]["word"] for one in read(out)] == [words[0].word for words in lens.top(rows, 3)]
