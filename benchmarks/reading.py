@@ -119,7 +119,7 @@ def _plain(factors: Factors, s: Tensor, b: Tensor, layout: str, batch: int) -> C
     """Return the plain way: multiply, add the bias, topk, with its buffer kept."""
     import torch
 
-    E1, n_words = factors.E1, len(b)
+    E1, n_words, batch = factors.E1, len(b), min(batch, len(s))
 
     def run() -> Any:
         values, indices = [], []
