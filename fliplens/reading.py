@@ -274,7 +274,8 @@ class _Sweep:
         floor = torch.maximum(self.bounds.amin(dim=0), self.settled)
         hot, rows = torch.nonzero(maxima + reach >= floor, as_tuple=True)
         # Words of the hot groups, one by one; a group is small, and few are hot once the floor stands.
-        for hot_part, rows_part in zip(hot.split(MOST_HOT), rows.split(MOST_HOT), strict=True):
+        for part in range(0, len(hot), MOST_HOT):
+            hot_part, rows_part = hot[part : part + MOST_HOT], rows[part : part + MOST_HOT]
             upper = groups[hot_part, :, rows_part].add_(reach[hot_part, rows_part, None])
             at, member = torch.nonzero(upper >= floor[rows_part, None], as_tuple=True)
             words = start + hot_part[at] * self.group + member

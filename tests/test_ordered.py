@@ -89,8 +89,8 @@ def test_scores_do_not_depend_on_the_company_of_a_pair() -> None:
     E1, b, z = draw((300, 33), 0, 1.0), draw((300,), 1, 1.0), draw((40, 33), 2, 1.0)
     random = np.random.default_rng(3)
     words, rows = random.integers(0, 300, 5000), random.integers(0, 40, 5000)
-    tensors = [torch.from_numpy(array) for array in (E1, b, z)]
-    found = ordered_scores(*tensors, torch.from_numpy(words), torch.from_numpy(rows)).numpy()
+    tensors = [torch.from_numpy(array) for array in (E1, b, z, words, rows)]
+    found = ordered_scores(tensors[0], tensors[1], tensors[2], tensors[3], tensors[4]).numpy()
     expected = np.stack([ordered_scores_of_row(E1, b, row) for row in z])
     np.testing.assert_array_equal(found, expected[rows, words])
 
