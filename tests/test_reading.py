@@ -19,6 +19,7 @@ import fliplens.reading
 from fliplens.embeddings import Embeddings
 from fliplens.errors import InputError
 from fliplens.objective import Factors
+from fliplens.ordered import ordered_scores
 from fliplens.reading import Reader, folding_pays, score_blocks, sweep_precision, top_n
 
 
@@ -148,11 +149,10 @@ def test_the_sweep_is_within_its_reach_of_the_stated_order(kind: str, folded: bo
 def scored(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """How many pairs each call scored again, in the order of the calls."""
     pairs: list[int] = []
-    plain = fliplens.reading.ordered_scores
 
     def counted(E1: Any, b: Any, latent: Any, words: Any, rows: Any) -> Any:
         pairs.append(len(words))
-        return plain(E1, b, latent, words, rows)
+        return ordered_scores(E1, b, latent, words, rows)
 
     monkeypatch.setattr(fliplens.reading, "ordered_scores", counted)
     return pairs
