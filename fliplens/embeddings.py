@@ -296,12 +296,16 @@ class Embeddings:
         """Raise InputError that numbers the rows with NaN or infinite values, if there are any."""
         bad = self.bad_rows(show_progress=show_progress)
         if len(bad):
-            shown = ", ".join(str(row) for row in bad[:5]) + (", ..." if len(bad) > 5 else "")
-            raise InputError(
-                f"expected finite vectors in {self.name}, found NaN or infinite values in {len(bad)} of "
-                f"{len(self)} rows (counted from 0: {shown}): encode them again, or pass --drop-bad-rows "
-                "to go on without them"
-            )
+            raise self.not_finite(bad)
+
+    def not_finite(self, bad: NDArray[np.int64]) -> InputError:
+        """Return the error that numbers the rows `bad` (from 0), which hold NaN or infinite values."""
+        shown = ", ".join(str(row) for row in bad[:5]) + (", ..." if len(bad) > 5 else "")
+        return InputError(
+            f"expected finite vectors in {self.name}, found NaN or infinite values in {len(bad)} of "
+            f"{len(self)} rows (counted from 0: {shown}): encode them again, or pass --drop-bad-rows "
+            "to go on without them"
+        )
 
     def check_dim(self, dim: int, *, made_for: str) -> None:
         """Raise EmbeddingSpaceError unless the vectors have `dim` dimensions."""

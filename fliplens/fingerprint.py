@@ -59,6 +59,13 @@ class Fingerprint:
         n = len(embeddings)
         if n > CHECKED_ROWS:
             embeddings = embeddings.subset(np.linspace(0, n - 1, CHECKED_ROWS).astype(np.int64))
+        # Whoever reads a file in one go learns of bad rows as they come; they say nothing of the encoder.
+        bad = embeddings.bad_rows()
+        if len(bad) == len(embeddings):
+            return None
+        if len(bad):
+            embeddings = embeddings.subset(np.setdiff1d(np.arange(len(embeddings)), bad))
+            n = len(embeddings)
         found = Fingerprint.of(embeddings)
         ratio = found.mean_norm / self.mean_norm if self.mean_norm > 0 else 1.0
         if not 0.5 < ratio < 2.0:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import html
+import math
 import warnings
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, overload
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,112 +17,17 @@ from fliplens.decoding import Decoding, ExplainingAway, check_decoding
 from fliplens.embeddings import Embeddings, EmbeddingsLike, as_embeddings
 from fliplens.errors import EmbeddingSpaceWarning, InputError
 from fliplens.fingerprint import Fingerprint
-from fliplens.objective import Factors, softmax_
-from fliplens.reading import score_blocks, top_n
+from fliplens.objective import Factors
+from fliplens.ordered import Prepared
+from fliplens.reading import Reader, folding_pays, score_blocks, sweep_precision, top_n
 from fliplens.vocabulary import Vocabulary
+from fliplens.words import TopWords, Word, Words
 
 __all__ = ["Lens", "TopWords", "Word", "Words"]
 
 DEFAULT_N = 10
-SHOWN_ROWS = 20
-
-
-@dataclass(frozen=True)
-class Word:
-    """One word that a lens read from a vector."""
-
-    word: str
-    score: float
-    """The score E1 · E2 · s + b at the prior dial that was asked for; of explain-away, the logit."""
-    probability: float
-    """The word's share of the softmax over the whole vocabulary; of explain-away, the probability that the sentence
-    holds the word, whatever the dial."""
-
-
-@dataclass(frozen=True)
-class Words(Sequence[Word]):
-    """The top words of one vector, best first. In a notebook it shows as a small bar table."""
-
-    words: tuple[Word, ...]
-
-    @overload
-    def __getitem__(self, item: int) -> Word: ...
-    @overload
-    def __getitem__(self, item: slice) -> Words: ...
-    def __getitem__(self, item: int | slice) -> Word | Words:
-        return Words(self.words[item]) if isinstance(item, slice) else self.words[item]
-
-    def __len__(self) -> int:
-        return len(self.words)
-
-    def __str__(self) -> str:
-        return " ".join(word.word for word in self.words)
-
-    def to_json(self) -> list[dict[str, Any]]:
-        """Return plain JSON values: word, score, probability."""
-        return [{"word": w.word, "score": w.score, "probability": w.probability} for w in self.words]
-
-    def _repr_html_(self) -> str:
-        """Return an HTML table with one bar a word; the bar is the probability, the longest one full width."""
-        largest = max((word.probability for word in self.words), default=1.0) or 1.0
-        rows = "".join(
-            "<tr>"
-            f'<td style="text-align:left">{html.escape(word.word)}</td>'
-            f'<td style="text-align:right">{word.score:.2f}</td>'
-            '<td style="text-align:left;width:12em"><div title="probability '
-            f'{word.probability:.3f}" style="background:#4c78a8;height:0.8em;'
-            f'width:{100 * word.probability / largest:.1f}%"></div></td>'
-            f'<td style="text-align:right">{word.probability:.3f}</td></tr>'
-            for word in self.words
-        )
-        return (
-            "<table><thead><tr><th>word</th><th>score</th><th></th><th>probability</th></tr></thead>"
-            f"<tbody>{rows}</tbody></table>"
-        )
-
-
-@dataclass(frozen=True)
-class TopWords(Sequence[Words]):
-    """The top n words of many vectors, as arrays; an item is one vector's `Words`."""
-
-    indices: NDArray[np.int64]
-    """(rows, n) positions in the vocabulary, best first; ties go to the lower index."""
-    scores: NDArray[np.float32]
-    """(rows, n)."""
-    probabilities: NDArray[np.float32]
-    """(rows, n)."""
-    vocabulary: Vocabulary = field(repr=False)
-
-    @overload
-    def __getitem__(self, item: int) -> Words: ...
-    @overload
-    def __getitem__(self, item: slice) -> TopWords: ...
-    def __getitem__(self, item: int | slice) -> Words | TopWords:
-        if isinstance(item, slice):
-            return TopWords(self.indices[item], self.scores[item], self.probabilities[item], self.vocabulary)
-        columns = (self.indices[item], self.scores[item], self.probabilities[item])
-        return Words(
-            tuple(
-                Word(self.vocabulary[int(index)], float(score), float(probability))
-                for index, score, probability in zip(*columns, strict=True)
-            )
-        )
-
-    def __len__(self) -> int:
-        return len(self.indices)
-
-    def __iter__(self) -> Iterator[Words]:
-        return (self[row] for row in range(len(self)))
-
-    def _repr_html_(self) -> str:
-        """Return an HTML table of one line a vector, the first SHOWN_ROWS of them."""
-        rows = "".join(
-            f'<tr><td>{row}</td><td style="text-align:left">{html.escape(str(self[row]))}</td></tr>'
-            for row in range(min(len(self), SHOWN_ROWS))
-        )
-        left = len(self) - SHOWN_ROWS
-        rest = f"<tr><td></td><td>and {left} more</td></tr>" if left > 0 else ""
-        return f"<table><thead><tr><th>row</th><th>words</th></tr></thead><tbody>{rows}{rest}</tbody></table>"
+# Rows read from a file and handed on at a time: their vectors and words are what reading a file holds in memory.
+BLOCK_ROWS = 4096
 
 
 class Lens:
@@ -169,6 +73,7 @@ class Lens:
         self.fingerprint = fingerprint
         self.config: dict[str, Any] = config or {}
         self.away = away
+        self._prepared: tuple[list[int], Prepared] | None = None
 
     @property
     def dim(self) -> int:
@@ -247,8 +152,12 @@ class Lens:
             )
         return self.away
 
-    def check(self, embeddings: EmbeddingsLike) -> Embeddings:
+    def check(self, embeddings: EmbeddingsLike, *, finite: bool = True) -> Embeddings:
         """Return the vectors as `Embeddings` once they are known to fit this lens.
+
+        Args:
+            embeddings: (n, d).
+            finite: whether to read all of them to see that they are finite; False leaves that to the caller.
 
         Raises:
             EmbeddingSpaceError: vectors of another size.
@@ -259,7 +168,8 @@ class Lens:
         """
         vectors = as_embeddings(embeddings)
         vectors.check_dim(self.dim, made_for="the lens's")
-        vectors.check_finite()
+        if finite:
+            vectors.check_finite()
         made_by = vectors.manifest.encoder if vectors.manifest is not None else None
         difference = self.fingerprint.difference(vectors) if self.fingerprint is not None else None
         if made_by is not None and self.encoder is not None and made_by != self.encoder:
@@ -292,41 +202,142 @@ class Lens:
         n: int | None = None,
         *,
         prior: float = 1.0,
+        probabilities: bool = True,
         decoding: Decoding = "plain",
     ) -> TopWords:
         """Return the n best words of every vector.
+
+        Words, order and scores are those of `fliplens.ordered`, whatever else is read with a vector and on whatever
+        machine; probabilities are to float32's rounding.
 
         Args:
             embeddings: (rows, d).
             n: how many words, 1..V; by default 10, or V where that is less.
             prior: position of the prior dial, 0..1.
+            probabilities: also the words' shares of the softmax; without them plain reading is faster.
             decoding: plain scores every word on its own (equation 5); explain-away reads them together
                 (`fliplens.decoding`): scores are then logits, and probabilities those of being in the sentence.
 
         Raises:
             InputError: n out of range, or vectors that do not fit (see `check`).
         """
+        n = self._checked_n(n)
+        vectors = self.check(embeddings)
+        read = self._reading(len(vectors), n, prior, probabilities, decoding)
+        out = TopWords(
+            np.empty((len(vectors), n), dtype=np.int64),
+            np.empty((len(vectors), n), dtype=np.float32),
+            np.empty((len(vectors), n), dtype=np.float32),
+            self.vocabulary,
+        )
+        for start, rows in vectors.blocks(BLOCK_ROWS):
+            top = read(rows)
+            here = slice(start, start + len(rows))
+            out.indices[here], out.scores[here] = top.indices, top.scores
+            out.probabilities[here] = top.probabilities
+        return out
+
+    def top_blocks(
+        self,
+        embeddings: EmbeddingsLike,
+        n: int | None = None,
+        *,
+        prior: float = 1.0,
+        probabilities: bool = True,
+        decoding: Decoding = "plain",
+        drop_bad_rows: bool = False,
+    ) -> Iterator[tuple[NDArray[np.int64], TopWords]]:
+        """Yield the n best words of vectors block by block, in constant memory, reading a file once.
+
+        Args:
+            embeddings: (rows, d).
+            n: how many words, 1..V; by default 10, or V where that is less.
+            prior: position of the prior dial, 0..1.
+            probabilities: see `top`.
+            decoding: see `top`.
+            drop_bad_rows: leave rows of NaN or infinite values out; otherwise the first block with one raises.
+
+        Yields:
+            the numbers (from 0) of some thousand rows, ascending, and their words.
+
+        Raises:
+            InputError: see `top`.
+        """
+        n = self._checked_n(n)
+        vectors = self.check(embeddings, finite=False)
+        read = self._reading(len(vectors), n, prior, probabilities, decoding)
+
+        def blocks() -> Iterator[tuple[NDArray[np.int64], TopWords]]:
+            for start, rows in vectors.blocks(BLOCK_ROWS):
+                good = np.isfinite(rows).all(axis=1)
+                if not good.all() and not drop_bad_rows:
+                    raise vectors.not_finite(start + np.flatnonzero(~good))
+                if good.any():
+                    kept = rows if good.all() else rows[good]
+                    yield start + np.flatnonzero(good), read(kept)
+
+        return blocks()
+
+    def _checked_n(self, n: int | None) -> int:
         if n is None:
             n = min(DEFAULT_N, len(self.vocabulary))
         if not 1 <= n <= len(self.vocabulary):
             raise InputError(f"expected n from 1 to {len(self.vocabulary)}, the size of the vocabulary, found {n}")
-        bias = self.decoding_bias(decoding, prior)
-        # Of explain-away: what the dial has added to a word's logit, which its probability does not heed.
-        dialled = None if decoding == "plain" else bias - self.decoding_bias(decoding)
-        vectors = self.check(embeddings)
-        indices = np.empty((len(vectors), n), dtype=np.int64)
-        scores = np.empty((len(vectors), n), dtype=np.float32)
-        probabilities = np.empty((len(vectors), n), dtype=np.float32)
-        for start, block in self.decoding_blocks(vectors, decoding):
-            block.add_(bias)
-            best, values = top_n(block, n)
-            here = slice(start, start + len(block))
-            indices[here], scores[here] = best.cpu().numpy(), values.cpu().numpy()
-            if dialled is None:
-                probabilities[here] = (values - softmax_(block)[:, None]).exp().cpu().numpy()
-            else:
-                probabilities[here] = (values - dialled[best]).sigmoid().cpu().numpy()
-        return TopWords(indices, scores, probabilities, self.vocabulary)
+        return n
+
+    def _reader(self, rows: int, probabilities: bool) -> Reader:
+        """Return what reads so many rows fastest; its result is the same as any other's."""
+        factors = self.factors
+        # The stated order needs float64, which Apple's GPUs lack.
+        if factors.E1.device.type == "mps":
+            factors = factors.map(lambda tensor: tensor.cpu())
+        # Whoever changes factors in place gets them prepared anew.
+        state = [tensor._version for tensor in self.factors.tensors() if not tensor.is_inference()]
+        if self._prepared is None or self._prepared[0] != state or len(state) < len(factors.tensors()):
+            self._prepared = (state, Prepared(factors))
+        return Reader(
+            factors,
+            precision="float32" if probabilities else sweep_precision(factors.E1.device.type, rows),
+            folded=folding_pays(rows, len(self.vocabulary), self.dim, self.rank),
+            prepared=self._prepared[1],
+        )
+
+    def _reading(
+        self, n_rows: int, n: int, prior: float, probabilities: bool, decoding: Decoding
+    ) -> Callable[[NDArray[np.float32]], TopWords]:
+        """Return what gives the n best words of a block of vectors, for a job of so many rows."""
+        check_decoding(decoding)
+        if decoding == "explain-away":
+            return self._explaining_away(n, prior)
+        reader = self._reader(n_rows, probabilities)
+        device = reader.factors.E1.device
+        bias = self.bias(prior).to(device)
+
+        def read(rows: NDArray[np.float32]) -> TopWords:
+            best = reader.top(torch.from_numpy(rows).to(device), bias, n, normalise=probabilities)
+            shares = torch.full_like(best.scores, math.nan)
+            if best.normalisers is not None:
+                shares = (best.scores - best.normalisers[:, None]).exp_()
+            return self._as_words(best.indices, best.scores, shares)
+
+        return read
+
+    def _explaining_away(self, n: int, prior: float) -> Callable[[NDArray[np.float32]], TopWords]:
+        bias = self.decoding_bias("explain-away", prior)
+        # What the dial has added to a word's logit, which its probability does not heed.
+        dialled = bias - self.decoding_bias("explain-away")
+
+        def read(rows: NDArray[np.float32]) -> TopWords:
+            found = []
+            for _, block in self.decoding_blocks(Embeddings([rows]), "explain-away"):
+                best, values = top_n(block.add_(bias), n)
+                found.append((best, values, (values - dialled[best]).sigmoid()))
+            return self._as_words(*(torch.cat(parts) for parts in zip(*found, strict=True)))
+
+        return read
+
+    def _as_words(self, indices: Tensor, scores: Tensor, probabilities: Tensor) -> TopWords:
+        return TopWords(indices.cpu().numpy(), scores.cpu().numpy(), probabilities.cpu().numpy(), self.vocabulary)
 
     def words(
         self,

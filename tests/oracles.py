@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,3 +51,16 @@ def brute_force_entity_recall(
     strict = [all(word in top for word in entity) for entity in entities]
     partial = [sum(word in top for word in entity) / len(entity) for entity in entities]
     return sum(strict) / len(strict), sum(partial) / len(partial)
+
+
+def ordered_scores_of_row(E1: NDArray[np.float32], b: NDArray[np.float32], z: NDArray[np.float32]) -> Any:
+    """Scores of all words for one latent vector in the library's stated order, (V,): zeros fill up to halves."""
+    terms = E1 * z[None, :]
+    width = 1
+    while width < terms.shape[1]:
+        width *= 2
+    terms = np.concatenate([terms, np.zeros((len(E1), width - terms.shape[1]), np.float32)], axis=1)
+    while terms.shape[1] > 1:
+        left, right = np.split(terms, 2, axis=1)
+        terms = left + right
+    return terms[:, 0] + b

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet
 import pytest
 import torch
 import yaml
@@ -241,6 +242,9 @@ BAD_CALLS: list[tuple[list[str], tuple[str, ...]]] = [
     (["explain", "lens"], ("either texts or --embeddings",)),
     (["explain", "lens", "a text", "--embeddings", "bare.npy"], ("either texts or --embeddings",)),
     ([*EXPLAIN, "--encoder", "minilm"], ("--encoder",)),
+    ([*EXPLAIN, "-o", "words.csv"], (".jsonl or .parquet", "words.csv")),
+    ([*EXPLAIN, "-o", "nojson.jsonl"], ("nojson.jsonl", "--overwrite")),
+    ([*replaced(EXPLAIN, embeddings="allbad.npy"), "-o", "w.jsonl", "--drop-bad-rows", "--quiet"], ("finite",)),
     (["frobnicate"], ("frobnicate", "--help")),
     ([], ("COMMAND", "--help")),
     (["info", "lens", "--frobnicate"], ("--frobnicate", "fliplens")),
@@ -603,6 +607,45 @@ def test_explain_reads_rows_of_a_file(room: Path) -> None:
     probabilities = scores.softmax(0)[best.indices].tolist()
     assert [word["probability"] for word in value[5]["words"]] == pytest.approx(probabilities, rel=1e-4)
     assert "row 5" in call(*EXPLAIN).out
+
+
+def test_explain_writes_what_it_would_print(room: Path) -> None:
+    shown = call(*EXPLAIN, "-n", 4, "--prior", 0.25, "--json").json
+    run = call(*EXPLAIN, "-n", 4, "--prior", 0.25, "-o", "out.jsonl", "--quiet")
+    assert (run.status, run.out, run.err) == (0, f"words of {N} vectors in out.jsonl\n", "")
+    assert [json.loads(line) for line in Path("out.jsonl").read_text(encoding="utf-8").splitlines()] == shown
+    run = call(*EXPLAIN, "-n", 4, "--prior", 0.25, "-o", "out.parquet", "--quiet", "--json")
+    assert run.json == {"output": "out.parquet", "rows": N, "rows_dropped_not_finite": 0}
+    table = pyarrow.parquet.read_table("out.parquet").to_pylist()
+    assert [one["words"] for one in table] == [[word["word"] for word in one["words"]] for one in shown]
+    assert_one_line(call(*EXPLAIN, "-o", "out.jsonl"), 2, "out.jsonl", "--overwrite")
+    assert call(*EXPLAIN, "-n", 1, "-o", "out.jsonl", "--overwrite", "--quiet").status == 0
+    assert len(json.loads(Path("out.jsonl").read_text(encoding="utf-8").splitlines()[5])["words"]) == 1
+    assert "reading" in call(*EXPLAIN, "-o", "out.jsonl", "--overwrite").err
+    assert leftovers(room) == []
+
+
+def test_explain_writes_the_words_of_texts(room: Path, toy: ToyEncoder) -> None:
+    run = call("explain", "lens", "thunder velvet", "-n", 2, "copper anchor", "-o", "out.jsonl", "--quiet")
+    assert run.status == 0, run.err
+    written = [json.loads(line) for line in Path("out.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert written == call("explain", "lens", "thunder velvet", "-n", 2, "copper anchor", "--json").json
+
+
+def test_bad_rows_are_dropped_from_what_explain_writes(broken: Path, room: Path) -> None:
+    argv = [*replaced(EXPLAIN, embeddings=str(broken / "bad.npy")), "-o", "out.jsonl", "--quiet"]
+    assert_one_line(call(*argv), 2, "7, 11", "--drop-bad-rows")
+    assert not Path("out.jsonl").exists()
+    run = call(*argv, "--drop-bad-rows", "--json")
+    assert run.json == {"output": "out.jsonl", "rows": N - 2, "rows_dropped_not_finite": 2}
+    lines = Path("out.jsonl").read_text(encoding="utf-8").splitlines()
+    assert [json.loads(line)["input"] for line in lines] == [row for row in range(N) if row not in (7, 11)]
+
+
+def test_a_full_disk_leaves_no_part_of_the_words(room: Path) -> None:
+    for out in ("out.jsonl", "out.parquet"):
+        assert_one_line(call(*EXPLAIN, "-o", out, "--quiet", file_size=2000), 1, "File too large")
+    assert leftovers(room) == [] and not list(room.glob("out.*"))
 
 
 def test_explain_reads_texts_by_the_encoder_that_the_lens_records(room: Path, toy: ToyEncoder) -> None:

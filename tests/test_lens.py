@@ -19,6 +19,7 @@ from oracles import brute_force_top
 from safetensors.torch import load_file, save_file
 from toys import ToyEncoder, toy_corpus, toy_texts
 
+import fliplens.lens
 from fliplens.embeddings import Embeddings
 from fliplens.encoding import encode_texts
 from fliplens.errors import EmbeddingSpaceError, EmbeddingSpaceWarning, FliplensError, InputError
@@ -105,6 +106,66 @@ def test_top_words_are_the_best_with_their_probabilities() -> None:
         assert [word.word for word in top[row]] == [lens.vocabulary[i] for i in best]
     assert len(top[3:5]) == 2 and top[3:5][0] == top[3]
     assert [str(words) for words in top][2] == str(top[2])
+
+
+def test_words_without_probabilities_say_so() -> None:
+    lens = random_lens(V=50)
+    s = np.random.default_rng(1).standard_normal((20, 5)).astype(np.float32)
+    full, bare = lens.top(s, 6, prior=0.5), lens.top(s, 6, prior=0.5, probabilities=False)
+    np.testing.assert_array_equal(bare.indices, full.indices)
+    np.testing.assert_array_equal(bare.scores, full.scores)
+    assert np.isnan(bare.probabilities).all()
+    assert bare[0].to_json()[0] == {"word": full[0][0].word, "score": full[0][0].score, "probability": None}
+    shown = bare[0]._repr_html_()
+    assert "nan" not in shown and full[0][0].word in shown and shown.count("<td") == 24
+
+
+def test_blocks_are_the_whole_read_piece_by_piece(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fliplens.lens, "BLOCK_ROWS", 7)
+    lens = random_lens(V=50)
+    s = np.random.default_rng(1).standard_normal((20, 5)).astype(np.float32)
+    whole = lens.top(s, 4)
+    for bad in ([], [3], [7, 8, 9, 10, 11, 12, 13]):
+        spoilt = s.copy()
+        spoilt[bad, 2] = np.inf
+        good = np.setdiff1d(np.arange(20), bad)
+        blocks = list(lens.top_blocks(spoilt, 4, drop_bad_rows=True))
+        assert np.concatenate([rows for rows, _ in blocks]).tolist() == good.tolist()
+        for name in ("indices", "scores", "probabilities"):
+            found = np.concatenate([getattr(top, name) for _, top in blocks])
+            # Only the normaliser may differ in its last bits.
+            tolerance = 1e-5 if name == "probabilities" else 0
+            np.testing.assert_allclose(found, getattr(whole, name)[good], rtol=tolerance, atol=0)
+        if bad:
+            with pytest.raises(InputError, match=f"counted from 0: {bad[0]}"):
+                list(lens.top_blocks(spoilt, 4))
+    # What is wrong with the call is said at once, not when the first block is asked for.
+    with pytest.raises(InputError, match="n from 1 to 50"):
+        lens.top_blocks(s, 51)
+    with pytest.raises(InputError, match="prior from 0 to 1"):
+        lens.top_blocks(s, 5, prior=2.0)
+
+
+def test_factors_changed_in_place_are_read_as_they_are() -> None:
+    lens = random_lens(V=50)
+    s = np.random.default_rng(1).standard_normal((20, 5)).astype(np.float32)
+    before = lens.top(s, 3)
+    lens.factors.E1.mul_(-1)
+    after = lens.top(s, 3)
+    assert not np.array_equal(before.indices, after.indices)
+    np.testing.assert_array_equal(after.indices, [brute_force_top(row, 3) for row in lens.scores(s).astype(float)])
+
+
+def test_reading_folds_the_factors_where_that_is_cheaper(monkeypatch: pytest.MonkeyPatch) -> None:
+    lens = random_lens(V=30, d=5, r=5)
+    s = np.random.default_rng(1).standard_normal((40, 5)).astype(np.float32)
+    assert lens._reader(40, True).folded and not lens._reader(20, True).folded
+    folded = lens.top(s, 4)
+    monkeypatch.setattr(fliplens.lens, "folding_pays", lambda *_: False)
+    apart = lens.top(s, 4)
+    np.testing.assert_array_equal(folded.indices, apart.indices)
+    np.testing.assert_array_equal(folded.scores, apart.scores)
+    np.testing.assert_allclose(folded.probabilities, apart.probabilities, rtol=1e-5)
 
 
 def test_what_does_not_fit_the_lens_is_refused() -> None:
@@ -400,6 +461,12 @@ def test_vectors_of_another_space_are_noticed_and_of_another_text_are_not() -> N
     standardised = random.standard_normal((500, 64)).astype(np.float32)
     same = random.standard_normal((500, 64)).astype(np.float32)
     assert Fingerprint.of(Embeddings([standardised])).difference(Embeddings([same])) is None
+    # Bad rows, which a reader of files meets only later, are no evidence.
+    spoilt = other_text.copy()
+    spoilt[::3, 1] = np.nan
+    assert fingerprint.difference(Embeddings([spoilt])) is None
+    assert fingerprint.difference(Embeddings([np.full_like(spoilt, np.inf)])) is None
+    assert "mean length" in str(fingerprint.difference(Embeddings([spoilt * 5])))
 
 
 def test_the_fingerprint_is_the_statistics_of_all_rows() -> None:

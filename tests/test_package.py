@@ -143,7 +143,7 @@ def imported(module: str) -> set[str]:
     return found
 
 
-@pytest.mark.parametrize("module", ["objective", "metrics", "reading", "anchoring"])
+@pytest.mark.parametrize("module", ["objective", "metrics", "ordered", "reading", "anchoring"])
 def test_the_maths_imports_no_files_and_no_command_line(module: str) -> None:
     names = imported(module)
     assert names, module

@@ -6,23 +6,28 @@ import argparse
 
 import numpy as np
 
-from fliplens.cli.output import print_json, print_table
+from fliplens.cli.output import print_json, print_table, print_text
 from fliplens.devices import resolve_device
 from fliplens.embeddings import Embeddings, Manifest, open_embeddings
 from fliplens.encoders import load_encoder
 from fliplens.errors import InputError
 from fliplens.lens import Lens
+from fliplens.reading_files import check_output, write_top_words
 
 __all__ = ["run"]
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print the top words of every input."""
+    """Print the top words of every input, or write them to a file."""
     if bool(args.texts) == (args.embeddings is not None):
         raise InputError("expected either texts or --embeddings F.npy, found both or neither")
     if args.embeddings is not None and args.encoder is not None:
         raise InputError("expected no --encoder with --embeddings, found both: these vectors are made already")
+    if args.output is not None:
+        check_output(args.output, overwrite=args.overwrite)
     lens = Lens.load(args.lens, vocabulary=args.vocab).to(resolve_device(args.device))
+    if args.output is not None:
+        return _write(args, lens)
     inputs, vectors = _from_file(args) if args.embeddings is not None else _from_texts(args, lens)
     top = lens.top(vectors, args.n, prior=args.prior, decoding=args.decoding)
     if args.json:
@@ -44,6 +49,32 @@ def run(args: argparse.Namespace) -> int:
             ],
             left=2,
         )
+    return 0
+
+
+def _write(args: argparse.Namespace, lens: Lens) -> int:
+    """Write the words of every input to a file, and tell how many."""
+    if args.embeddings is not None:
+        texts, vectors = None, open_embeddings(args.embeddings, verify=args.verify)
+    else:
+        texts, vectors = _from_texts(args, lens)
+    written = write_top_words(
+        lens,
+        vectors,
+        args.output,
+        args.n,
+        prior=args.prior,
+        decoding=args.decoding,
+        texts=texts,
+        drop_bad_rows=args.drop_bad_rows,
+        overwrite=args.overwrite,
+        show_progress=not args.quiet,
+    )
+    if args.json:
+        print_json({"output": args.output, "rows": written.rows, "rows_dropped_not_finite": written.dropped})
+    else:
+        dropped = f", {written.dropped} left out that were not finite" if written.dropped else ""
+        print_text(f"words of {written.rows} vectors in {args.output}{dropped}")
     return 0
 
 

@@ -218,7 +218,8 @@ def _explain(commands: Commands, common: OneLineParser) -> None:
         "explain",
         parents=[common],
         help="words read from vectors or text",
-        description="Print the words that a lens reads from vectors, or from text that its encoder turns into some.",
+        description="Print the words that a lens reads from vectors, or from text that its encoder turns into some; "
+        "or write those of a file of any size to OUT.",
     )
     explain.add_argument("lens", metavar="LENS", help="folder, state dict or hub:OWNER/REPO/SUBFOLDER")
     explain.add_argument("texts", nargs="*", metavar="TEXT", help="sentences to encode and read")
@@ -230,6 +231,8 @@ def _explain(commands: Commands, common: OneLineParser) -> None:
     explain.add_argument("--vocab", metavar="F", help="vocab.json of a bare state dict")
     explain.add_argument("--verify", action="store_true", help="compare vectors' files with their manifests' hashes")
     explain.add_argument("--drop-bad-rows", action="store_true", help="go on without rows of NaN or infinite values")
+    explain.add_argument("-o", "--output", metavar="OUT", help="write the words to a .jsonl or .parquet file instead")
+    explain.add_argument("--overwrite", action="store_true", help="replace a file at OUT")
     explain.add_argument("--json", action="store_true", help="print one JSON document")
     explain.set_defaults(run=_lazily("explain"), free="texts")
 
