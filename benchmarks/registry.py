@@ -39,7 +39,7 @@ class Benchmark:
 def benchmarks() -> dict[str, Benchmark]:
     """Return all benchmarks by name."""
     found = {}
-    for module in ("common_voice", "installed_documentation"):
+    for module in ("common_voice", "encoding", "installed_documentation"):
         for benchmark in importlib.import_module(f"benchmarks.{module}").BENCHMARKS:
             found[benchmark.name] = benchmark
     return found
@@ -103,16 +103,16 @@ def machine() -> dict[str, Any]:
     return {
         "processor": cpu,
         "threads": torch.get_num_threads(),
-        "float32_gflops": round(_peak(torch.float32, 2048)),
+        "float32_gflops": round(float32_gflops()),
         "versions": versions,
     }
 
 
-def _peak(dtype: Any, size: int) -> float:
-    """Return GFLOP/s of a square matrix product, the best of seven."""
+def float32_gflops(size: int = 2048) -> float:
+    """Return GFLOP/s of a square float32 matrix product, the best of seven."""
     import torch
 
-    a, b = torch.randn(size, size).to(dtype), torch.randn(size, size).to(dtype)
+    a, b = torch.randn(size, size), torch.randn(size, size)
     best = float("inf")
     for _ in range(7):
         started = time.perf_counter()
