@@ -89,7 +89,7 @@ def _both(name: str) -> Callable[[dict[str, Any]], str]:
 
 
 def _cases() -> dict[str, Callable[[], dict[str, Any]]]:
-    cases = {"installed documentation": partial(_compare, _installed)}
+    cases: dict[str, Callable[[], dict[str, Any]]] = {"installed documentation": partial(_compare, _installed)}
     if data_folder() is not None:
         cases["Common Voice, en.dev"] = partial(_compare, _common_voice)
     return cases

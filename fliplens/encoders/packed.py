@@ -161,7 +161,7 @@ class PackedBert:
 
         positions = torch.cat([torch.arange(length).repeat(count) for length, count in groups])
         types = per_token.get("token_type_ids")
-        hidden = self._bert.embeddings(
+        hidden: torch.Tensor = self._bert.embeddings(
             input_ids=per_token["input_ids"][None],
             token_type_ids=torch.zeros_like(positions)[None] if types is None else types[None],
             position_ids=positions[None],

@@ -181,7 +181,7 @@ class SentenceTransformersEncoder:
         if self.precision == "bfloat16" and self.normalised:
             # Eight bits of a length are not enough to call it 1.
             lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-            vectors = vectors / np.where(lengths > 0, lengths, 1)
+            vectors = (vectors / np.where(lengths > 0, lengths, 1)).astype(np.float32)
         return vectors
 
     def _as_expected(self, vectors: NDArray[np.float32], n: int) -> NDArray[np.float32]:
