@@ -40,7 +40,15 @@ class Benchmark:
 def benchmarks() -> dict[str, Benchmark]:
     """Return all benchmarks by name."""
     found = {}
-    for module in ("common_voice", "decoding", "installed_documentation", "paper_scale", "reading", "training_speed"):
+    for module in (
+        "common_voice",
+        "decoding",
+        "encoding",
+        "installed_documentation",
+        "paper_scale",
+        "reading",
+        "training_speed",
+    ):
         for benchmark in importlib.import_module(f"benchmarks.{module}").BENCHMARKS:
             found[benchmark.name] = benchmark
     return found

@@ -51,6 +51,8 @@ class Manifest:
     """float16, float32 or float64."""
     normalised: bool
     """Whether the vectors have unit length."""
+    precision: str | None = None
+    """What the encoder multiplied in, float32 or bfloat16, if known. The space is the same (cosine above 0.9999)."""
     rows: list[int] = field(default_factory=list)
     """Rows of each part, in order."""
     sha256: list[str] = field(default_factory=list)
@@ -96,6 +98,7 @@ class Manifest:
             and len(manifest.sha256) == len(manifest.rows)
             and isinstance(manifest.encoder, str | None)
             and isinstance(manifest.revision, str | None)
+            and isinstance(manifest.precision, str | None)
             and isinstance(manifest.source, dict)
         )
         if not good:

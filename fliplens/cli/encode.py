@@ -16,7 +16,7 @@ __all__ = ["run"]
 def run(args: argparse.Namespace) -> int:
     """Encode a text file."""
     texts = read_lines(args.texts)
-    encoder = load_encoder(args.encoder, device=args.device, batch_size=args.batch_size)
+    encoder = load_encoder(args.encoder, device=args.device, batch_size=args.batch_size, precision=args.precision)
     done = encode_texts(
         texts,
         encoder,

@@ -117,6 +117,12 @@ def _encode(commands: Commands, common: OneLineParser) -> None:
     encode.add_argument(
         "--dtype", default="float32", choices=["float16", "float32", "float64"], help="default: float32"
     )
+    encode.add_argument(
+        "--precision",
+        default="auto",
+        choices=["auto", "float32", "bfloat16"],
+        help="what the encoder multiplies in (default: auto, bfloat16 where the processor or GPU has it)",
+    )
     encode.add_argument("--batch-size", type=int, metavar="N", help="texts a batch (default: the encoder's)")
     encode.add_argument("--overwrite", action="store_true", help="replace what another job left at OUT")
     encode.add_argument("--json", action="store_true", help="print the manifest as JSON")

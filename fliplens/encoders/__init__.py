@@ -15,10 +15,10 @@ Importing this module loads no model library: each adapter imports its own when 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, NamedTuple, Protocol, runtime_checkable
 
 from fliplens.errors import InputError
 
@@ -26,7 +26,19 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-__all__ = ["Encoder", "canonical_spec", "known_encoders", "load_encoder"]
+__all__ = [
+    "PRECISIONS",
+    "BatchEncoder",
+    "EncodedBatch",
+    "Encoder",
+    "canonical_spec",
+    "known_encoders",
+    "load_encoder",
+    "over_long",
+]
+
+PRECISIONS = ("auto", "float32", "bfloat16")
+"""What an encoder can be asked to multiply in."""
 
 _KNOWN: Mapping[str, str] = MappingProxyType(
     {
@@ -97,12 +109,60 @@ class Encoder(Protocol):
         ...
 
 
+class EncodedBatch(NamedTuple):
+    """What comes out of an encoder at once."""
+
+    rows: NDArray[np.int64]
+    """Positions of the k texts among those that were handed in."""
+    vectors: NDArray[np.float32]
+    """(k, d)."""
+    cut: int
+    """How many of the k texts the model read only the start of."""
+
+
+@runtime_checkable
+class BatchEncoder(Encoder, Protocol):
+    """An encoder that also gives its vectors batch by batch, so that long work can be followed."""
+
+    @property
+    def precision(self) -> str:
+        """What it multiplies in: "float32" or "bfloat16"."""
+        ...
+
+    @property
+    def max_tokens(self) -> int | None:
+        """Tokens that the model reads of a text, None if it has no limit."""
+        ...
+
+    def batches(self, inputs: Sequence[str]) -> Iterator[EncodedBatch]:
+        """Yield every input's vector once, in whatever order is fastest.
+
+        Unlike `encode`, it neither warns of over-long texts (it counts them) nor looks for vectors that are not
+        finite.
+
+        Raises:
+            InputError: an input is not a text.
+            FliplensError: the model gave another number of vectors.
+        """
+        ...
+
+
+def over_long(encoder: BatchEncoder, cut: int, n: int) -> str:
+    """Return the warning that says how many of n texts the model read only the start of."""
+    return (
+        f"{cut} of {n} texts are longer than the {encoder.max_tokens} tokens that {encoder.name} reads: only their "
+        "start was encoded; split them into sentences"
+    )
+
+
 def known_encoders() -> Mapping[str, str]:
     """Return the short names that `load_encoder` takes, each with a line that describes the encoder."""
     return _KNOWN
 
 
-def load_encoder(spec: str, *, device: str = "auto", batch_size: int | None = None) -> Encoder:
+def load_encoder(
+    spec: str, *, device: str = "auto", batch_size: int | None = None, precision: str = "auto"
+) -> Encoder:
     """Load the encoder that `spec` names (see the table at the top of this module).
 
     Args:
@@ -110,6 +170,9 @@ def load_encoder(spec: str, *, device: str = "auto", batch_size: int | None = No
         device: "auto" (CUDA if there is one, else the CPU), "cpu", "cuda", "cuda:1", "mps".
         batch_size: how many texts go through the model at once; None forms batches by their number of tokens,
             which is faster for texts of mixed length.
+        precision: what the model multiplies in. "bfloat16" leaves a vector's cosine with its float32 self above
+            0.9999; "auto" takes it where the device has instructions for it (elsewhere it is far slower), and
+            "float32" otherwise. Vectors come out as float32 either way.
 
     Raises:
         InputError: no encoder goes by that spec, the Hub has no such model, or the device is not there.
@@ -118,14 +181,16 @@ def load_encoder(spec: str, *, device: str = "auto", batch_size: int | None = No
     """
     if batch_size is not None and batch_size < 1:
         raise InputError(f"expected a batch_size of 1 or more, or None, found {batch_size}")
+    if precision not in PRECISIONS:
+        raise InputError(f"expected a precision of {', '.join(PRECISIONS)}, found {precision!r}")
     if spec in _KNOWN or _is_sentence_transformers(spec):
         from fliplens.encoders import sentence_transformers as adapter
 
         if spec == "minilm":
-            return adapter.load_minilm(device=device, batch_size=batch_size)
+            return adapter.load_minilm(device=device, batch_size=batch_size, precision=precision)
         if spec == "labse":
-            return adapter.load_labse(device=device, batch_size=batch_size)
-        return adapter.load(spec.removeprefix("st:"), device=device, batch_size=batch_size)
+            return adapter.load_labse(device=device, batch_size=batch_size, precision=precision)
+        return adapter.load(spec.removeprefix("st:"), device=device, batch_size=batch_size, precision=precision)
     raise InputError(
         f"expected an encoder, found {spec!r}: name one of {', '.join(_KNOWN)}, a sentence-transformers model "
         "as OWNER/NAME[@REVISION] or st:PATH_OR_HUB_ID[@REVISION], or an existing model folder"

