@@ -7,16 +7,15 @@ Entropy (Wijmans et al., arXiv 2411.09009). Each makes a tile of logits afresh f
 2. the gradients of E1 and b: a program owns a tile of words and goes over tiles of rows;
 3. the gradient of the latent vectors: a program owns a tile of rows and goes over tiles of words.
 
-A program adds to memory that no other touches, so there are no atomics and no races, and each kernel sums in one order
-every time. The price against one backward kernel with atomic additions (Cut Cross Entropy's) is one more product,
-2 · V · r floating-point operations a row, and V / tile atomic additions saved for each element of the latent gradient.
-Where tiles are too few to fill the device (256 rows are two tiles), the other axis is split over programs, as
+A program adds to memory that no other touches, so there are no atomics and no races, and each kernel sums in one
+order every time. The price against one backward kernel that adds under locks (Cut Cross Entropy's) is one more
+product with E1, five instead of four. Where tiles are too few to fill the device (256 rows are two tiles), the other axis is split over programs, as
 flash-decoding does, and their partial results are added up in a fixed order.
 
 The observed counts are sparse and stay so: plain torch index operations in float32.
 
-**Skipping.** With slope mass_n · p_nv, the part of the gradient that comes from the softmax, a tile is left out of the
-products of kernels 2 and 3 if no slope in it reaches t = skip · (mean mass of the rows that hold words); for rows of
+**Skipping.** With slope mass_n · p_nv, the part of the gradient that comes from the softmax, a tile is left out of
+the products of kernels 2 and 3 if no slope in it reaches t = skip · (mean mass of the rows that hold words); for rows of
 equal mass this is Cut Cross Entropy's criterion, p < skip. The gradient of b needs no product and is never skipped.
 Every left-out slope is below t, and a row's slopes sum to its mass, so at worst, and in exact arithmetic,
 
@@ -26,8 +25,9 @@ Every left-out slope is below t, and a row's slopes sum to its mass, so at worst
 Cut Cross Entropy reorders the vocabulary so that small probabilities lie together; ours is in order of frequency
 already, which does the same.
 
-This module imports Triton, so import it only where `fliplens.devices.runs_triton` says so. With TRITON_INTERPRET=1 set
-before Triton is first imported, the same kernels run on CPU tensors, slowly: that is how they are tested without a GPU.
+This module imports Triton, so import it only where `fliplens.devices.runs_triton` says so. With TRITON_INTERPRET=1
+set before Triton is first imported, the same kernels run on CPU tensors, slowly: that is how they are tested without
+a GPU.
 """
 
 from __future__ import annotations
@@ -81,9 +81,9 @@ def _dot(left, right, INPUT_PRECISION: tl.constexpr, WIDEN: tl.constexpr):
     the operands are widened first: products of two bfloat16 numbers are exact in float32, so nothing else changes.
     """
     if WIDEN:
-        return tl.dot(left.to(tl.float32), right.to(tl.float32), input_precision="ieee")
-    else:
-        return tl.dot(left, right, input_precision=INPUT_PRECISION)
+        left = left.to(tl.float32)
+        right = right.to(tl.float32)
+    return tl.dot(left, right, input_precision=INPUT_PRECISION)
 
 
 @triton.jit
@@ -135,9 +135,7 @@ def _slopes(
     WIDEN: tl.constexpr,
 ):
     """Slopes mass · p of a tile, float32 (ROWS, WORDS); zero past either end."""
-    logits = _logits(
-        latent, E1, b, rows, words, n_rows, n_words, rank, ROWS, WORDS, DEPTH, INPUT_PRECISION, WIDEN
-    )
+    logits = _logits(latent, E1, b, rows, words, n_rows, n_words, rank, ROWS, WORDS, DEPTH, INPUT_PRECISION, WIDEN)
     m = tl.load(mass + rows, mask=rows < n_rows, other=0.0)
     log_total = tl.load(normaliser + rows, mask=rows < n_rows, other=float("inf"))
     return m[:, None] * tl.exp(logits - log_total[:, None])
