@@ -32,6 +32,8 @@ class Benchmark:
     """Heading → cell of a case's result."""
     needs_data: bool
     """Whether it reads the folder that FLIPLENS_DATA names (else ../shared/data)."""
+    needs_gpu: bool = False
+    """Whether it needs a CUDA device."""
     slow: bool = False
     """Left out unless it is named."""
 
@@ -39,7 +41,7 @@ class Benchmark:
 def benchmarks() -> dict[str, Benchmark]:
     """Return all benchmarks by name."""
     found = {}
-    for module in ("common_voice", "installed_documentation"):
+    for module in ("common_voice", "installed_documentation", "objective_cuda"):
         for benchmark in importlib.import_module(f"benchmarks.{module}").BENCHMARKS:
             found[benchmark.name] = benchmark
     return found

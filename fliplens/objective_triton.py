@@ -9,14 +9,14 @@ Entropy (Wijmans et al., arXiv 2411.09009). Each makes a tile of logits afresh f
 
 A program adds to memory that no other touches, so there are no atomics and no races, and each kernel sums in one
 order every time. The price against one backward kernel that adds under locks (Cut Cross Entropy's) is one more
-product with E1, five instead of four. Where tiles are too few to fill the device (256 rows are two tiles), the other axis is split over programs, as
-flash-decoding does, and their partial results are added up in a fixed order.
+product with E1, five instead of four. Where tiles are too few to fill the device (256 rows are two), the other axis
+is split over programs, as flash-decoding does, and their partial results are added up in a fixed order.
 
 The observed counts are sparse and stay so: plain torch index operations in float32.
 
 **Skipping.** With slope mass_n · p_nv, the part of the gradient that comes from the softmax, a tile is left out of
-the products of kernels 2 and 3 if no slope in it reaches t = skip · (mean mass of the rows that hold words); for rows of
-equal mass this is Cut Cross Entropy's criterion, p < skip. The gradient of b needs no product and is never skipped.
+the products of kernels 2 and 3 if no slope in it reaches t = skip · (mean mass of the rows that hold words); for rows
+of equal mass this is Cut Cross Entropy's criterion, p < skip. The gradient of b needs no product and skips nothing.
 Every left-out slope is below t, and a row's slopes sum to its mass, so at worst, and in exact arithmetic,
 
     |error of the gradient of E1_v| ≤ Σ_n t · |z_n|                 over the rows n left out for word v
