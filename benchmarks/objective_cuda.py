@@ -44,9 +44,9 @@ def _seconds(step: Callable[[], object]) -> float:
     """Return the median time of a step, compiled and warm."""
     import torch
 
-    times = []
+    times: list[float] = []
     for repeat in range(REPEATS + 3):
-        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
         start.record()
         step()
         end.record()

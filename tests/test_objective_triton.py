@@ -111,7 +111,8 @@ def test_the_default_tiles_may_be_larger_than_the_problem(precision: Precision, 
 @pytest.mark.parametrize(("precision", "budget"), [("float32", 2e-5), ("bfloat16", 3e-2)])
 def test_a_rank_of_a_thousand_is_taken_in_steps(precision: Precision, budget: float) -> None:
     factors, embeddings, counts, weights = problem(6, 40, 1000, 1024, seed=4, scale=0.03)
-    check_against_the_oracle(factors, embeddings, counts, weights, budget, precision=precision)
+    tiles = Tiles(rows=16, words=32, depth=128)
+    check_against_the_oracle(factors, embeddings, counts, weights, budget, precision=precision, tiles=tiles)
 
 
 def test_rows_without_words_and_no_weights() -> None:
@@ -170,11 +171,11 @@ def test_gradients_are_added_to_what_is_there(programs: int) -> None:
         torch.testing.assert_close(found.cpu(), 2 * expected, rtol=1e-5, atol=1e-5)
 
 
-class Largest(TorchDispatchMode):
+class Largest(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Notes the largest tensor that any torch operation returns."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.numel = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -208,8 +209,7 @@ def peaked(seed: int) -> tuple[Factors, torch.Tensor, np.ndarray, torch.Tensor]:
     )
 
 
-@pytest.mark.parametrize("skip", [2.0**-6, 2.0**-12, 2.0**-18])
-@pytest.mark.parametrize("programs", [1, 6])
+@pytest.mark.parametrize(("skip", "programs"), [(2.0**-6, 1), (2.0**-12, 6), (2.0**-18, 1)])
 def test_skipping_errs_by_what_it_leaves_out_and_within_its_bound(skip: float, programs: int) -> None:
     factors, embeddings, counts, weights = peaked(seed=7)
     assert factors.E2 is not None
@@ -281,7 +281,7 @@ from fliplens import objective_triton as ours
 found = []
 kernels = (ours._normaliser_kernel, ours._word_gradients_kernel, ours._latent_gradients_kernel)
 # Triton makes arguments of 1 constants, hence the last case.
-cases = (("bfloat16", 80, {}), ("bfloat16", 90, {}), ("float32", 80, {}),
+cases = (("bfloat16", 90, {}), ("float32", 80, {}),
          ("bfloat16", 80, dict.fromkeys(("n_rows", "n_words", "rank", "tiles_each"), 1)))
 for precision, architecture, ones in cases:
     tiles = ours.default_tiles(precision)
@@ -297,7 +297,7 @@ for precision, architecture, ones in cases:
         source = ASTSource(kernel, types, constants, aligned)
         built = triton.compile(source, target=GPUTarget("cuda", architecture, 32), options=options)
         found.append([kernel.__name__, precision, architecture, built.metadata.shared,
-                      sorted(set(re.findall(r"mma[.\\w]*", built.asm["ptx"])))])
+                      sorted(set(re.findall(r"mma[.\\w]*aligned[.]m\\d[.\\w]*", built.asm["ptx"])))])
 print(json.dumps(found))
 """
 
@@ -309,7 +309,7 @@ def test_the_kernels_compile_for_devices_that_are_not_at_hand(tmp_path: Any) -> 
     done = subprocess.run([sys.executable, "-c", COMPILE], capture_output=True, text=True, env=env, check=False)
     assert done.returncode == 0, done.stderr
     built = json.loads(done.stdout.splitlines()[-1])
-    assert len(built) == 12
+    assert len(built) == 9
     for name, precision, architecture, shared, products in built:
         assert shared <= 99 * 1024, (name, shared)  # of the smallest device since Ampere
         if precision == "float32":  # honest float32 knows no tensor cores
