@@ -42,11 +42,7 @@ from torch import Tensor
 
 from fliplens.objective import Bags, Factors, Precision, Workspace
 
-__all__ = ["INTERPRETED", "SKIP", "Tiles", "accumulate", "default_tiles"]
-
-
-SKIP = 2.0**-28
-"""Default of `skip`."""
+__all__ = ["INTERPRETED", "Tiles", "accumulate", "default_skip", "default_tiles"]
 
 
 @dataclass(frozen=True)
@@ -71,6 +67,17 @@ def default_tiles(precision: Precision) -> Tiles:
         return Tiles(rows=128, words=128, depth=32)
     # Honest float32 runs on ordinary cores, where larger tiles spill registers.
     return Tiles(rows=64, words=64, depth=32, stages=2)
+
+
+def default_skip(precision: Precision) -> float:
+    """Return the share of the mean mass below which a tile's slopes are negligible.
+
+    For float32 it is Cut Cross Entropy's: the spacing of numbers at 1, over 32. For bfloat16 theirs would be 2^-12, as
+    their sums are bfloat16 and lose what is smaller; ours are float32 and lose nothing, and where training starts,
+    with the probabilities of rare words all near their frequency, 2^-12 makes an error above that of rounding.
+    2^-16 keeps it below (docs/model.md).
+    """
+    return 2.0**-16 if precision == "bfloat16" else 2.0**-28
 
 
 @triton.jit
@@ -339,7 +346,7 @@ def accumulate(
         precision: of the inputs of the products; bfloat16 rounds latent vectors, word factors and slopes to 8 bits.
             Sums, softmax, loss and gradients are float32 in both.
         skip: least slope, as a share of the mean mass of rows that hold words, for which a tile enters the products;
-            0 skips nothing. By default SKIP. The module says what error it makes.
+            0 skips nothing; `default_skip` by default. The module says what error it makes.
         input_precision: of float32 products: "ieee" is float32, "tf32" rounds their inputs to 11 bits.
         tiles: how to cut the work; `default_tiles` by default.
         programs: how many programs to start where the work allows; twice the device's multiprocessors by default.
@@ -350,7 +357,7 @@ def accumulate(
     """
     workspace = workspace or Workspace()
     tiles = tiles or default_tiles(precision)
-    skip = SKIP if skip is None else skip
+    skip = default_skip(precision) if skip is None else skip
     if bags.n_rows == 0:
         return 0.0
     dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
