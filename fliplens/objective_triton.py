@@ -72,8 +72,8 @@ def default_tiles(precision: Precision) -> Tiles:
 def default_skip(precision: Precision) -> float:
     """Return the share of the mean mass below which a tile's slopes are negligible.
 
-    For float32 it is Cut Cross Entropy's: the spacing of numbers at 1, over 32. For bfloat16 theirs would be 2^-12, as
-    their sums are bfloat16 and lose what is smaller; ours are float32 and lose nothing, and where training starts,
+    For float32 it is Cut Cross Entropy's: the spacing of numbers at 1, over 32. For bfloat16 theirs would be 2^-12,
+    as their sums are bfloat16 and lose what is smaller; ours are float32 and lose nothing, and where training starts,
     with the probabilities of rare words all near their frequency, 2^-12 makes an error above that of rounding.
     2^-16 keeps it below (docs/model.md).
     """
