@@ -75,7 +75,7 @@ def default_skip(precision: Precision) -> float:
     For float32 it is Cut Cross Entropy's: the spacing of numbers at 1, over 32. For bfloat16 theirs would be 2^-12,
     as their sums are bfloat16 and lose what is smaller; ours are float32 and lose nothing, and where training starts,
     with the probabilities of rare words all near their frequency, 2^-12 makes an error above that of rounding.
-    2^-16 keeps it below (docs/model.md).
+    2^-16 keeps it below, over all words (docs/model.md).
     """
     return 2.0**-16 if precision == "bfloat16" else 2.0**-28
 
