@@ -30,10 +30,19 @@ def main() -> int:
         if benchmark.needs_data and data_folder() is None:
             print(f"{name}: skipped, as FLIPLENS_DATA names no folder of real text")
             continue
+        if benchmark.needs_gpu and not _has_gpu():
+            print(f"{name}: skipped, as this machine has no CUDA device")
+            continue
         _run(benchmark, args.case)
     update_readme()
     draw()
     return 0
+
+
+def _has_gpu() -> bool:
+    import torch
+
+    return torch.cuda.is_available()
 
 
 def _run(benchmark: Benchmark, only: list[str] | None) -> None:

@@ -33,6 +33,8 @@ class Benchmark:
     """Heading → cell of a case's result."""
     needs_data: bool
     """Whether it reads the folder that FLIPLENS_DATA names (else ../shared/data)."""
+    needs_gpu: bool = False
+    """Whether it needs a CUDA device."""
     slow: bool = False
     """Left out unless it is named."""
 
@@ -45,6 +47,7 @@ def benchmarks() -> dict[str, Benchmark]:
         "decoding",
         "encoding",
         "installed_documentation",
+        "objective_cuda",
         "paper_scale",
         "reading",
         "training_speed",

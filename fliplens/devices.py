@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,7 +12,7 @@ from fliplens.errors import InputError
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["multiplies_bfloat16", "resolve_device", "set_threads"]
+__all__ = ["multiplies_bfloat16", "resolve_device", "runs_triton", "set_threads"]
 
 
 def resolve_device(device: str = "auto") -> torch.device:
@@ -67,3 +68,17 @@ def multiplies_bfloat16(kind: str) -> bool:
         return False
     flags = next((line.split() for line in text.splitlines() if line.startswith("flags")), [])
     return "avx512_bf16" in flags or "amx_bf16" in flags
+
+
+@cache
+def runs_triton(kind: str) -> bool:
+    """Return whether the kernels of `fliplens.objective_triton` run on a device of this kind.
+
+    That is an NVIDIA device since Ampere, with Triton installed; where not, torch's own operations do the same work.
+    Triton is looked for, not imported.
+    """
+    if kind != "cuda" or find_spec("triton") is None:
+        return False
+    import torch
+
+    return torch.version.cuda is not None and torch.cuda.get_device_capability() >= (8, 0)

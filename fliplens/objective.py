@@ -19,6 +19,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from fliplens.devices import runs_triton
+
 __all__ = ["Bags", "Factors", "Workspace", "accumulate", "soft_threshold_", "softmax_"]
 
 Precision = Literal["float32", "bfloat16"]
@@ -118,6 +120,12 @@ def accumulate(
     Returns:
         Σ_n weight_n · L(s_n), natural logarithm.
     """
+    if runs_triton(embeddings.device.type):
+        from fliplens import objective_triton
+
+        return objective_triton.accumulate(
+            factors, gradients, embeddings, bags, weights, workspace=workspace, precision=precision
+        )
     workspace = workspace or Workspace()
     n_words = factors.E1.shape[0]
     block_rows = workspace.block_rows(n_words)

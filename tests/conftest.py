@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import hypothesis
@@ -9,6 +10,11 @@ import pytest
 import torch
 
 from benchmarks.registry import data_folder
+
+# Without a GPU the Triton kernels run in Triton's interpreter. It is chosen when Triton is first imported, which
+# torch itself does (its optimisers, where Triton is installed), so here is the one place that is early enough.
+if not torch.cuda.is_available():
+    os.environ["TRITON_INTERPRET"] = "1"
 
 # The toys are too small to share between threads: waking a second one costs more than it does.
 torch.set_num_threads(1)
