@@ -38,6 +38,7 @@ def _common_voice() -> list[str]:
 def _compare(texts_of: Callable[[], list[str]]) -> dict[str, Any]:
     """Time both on the same sentences, in turns, so that what else the machine does falls on both."""
     import numpy as np
+    import torch
 
     from fliplens.encoders import load_encoder
 

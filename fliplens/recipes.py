@@ -30,8 +30,15 @@ class TrainConfig:
     0.1 for LiP, which has no projection to make its steps longer."""
     learning_rate_projection: float = 5e-2
     """AdamW's rate for the projection E2."""
-    learning_rate_bias: float = 1e-2
+    learning_rate_bias: float = 3e-3
     """AdamW's rate for the bias."""
+    softmax: Literal["sampled", "full"] = "sampled"
+    """sampled: each step looks at the words of its batch, the `head` and a weighted draw of the others
+    (`fliplens.sampling`), unless that is most of the vocabulary; full: at all words."""
+    head: int = 500
+    """How many of the most frequent words every step of the sampled softmax looks at."""
+    share: float = 0.05
+    """Mean probability with which a step of the sampled softmax looks at any other word."""
     schedule: Literal["linear", "plateau"] = "linear"
     """linear: all rates fall to zero over the passes; plateau: multiplied by `plateau_factor` when the dev
     score has not risen for more than `plateau_patience` evaluations."""
@@ -79,7 +86,7 @@ class TrainConfig:
         for name in ("passes", "batch_size", "evaluate_every", "patience"):
             if not (_whole(getattr(self, name)) and getattr(self, name) >= 1):
                 self._refuse(name, "a whole number of at least 1")
-        for name in ("plateau_patience", "seed"):
+        for name in ("head", "plateau_patience", "seed"):
             if not (_whole(getattr(self, name)) and 0 <= getattr(self, name) < 2**63):
                 self._refuse(name, "a whole number from 0 to 2^63 - 1")
         for name in ("alpha", "stop_prior"):
@@ -92,9 +99,12 @@ class TrainConfig:
         for name in (*rates, "learning_rate_projection", "learning_rate_bias", "stop_topk_factor"):
             if not (_real(getattr(self, name)) and 0 < getattr(self, name) < float("inf")):
                 self._refuse(name, "a number above 0")
+        if not (_real(self.share) and 0 < self.share <= 1):
+            self._refuse("share", "a number above 0, at most 1")
         if not (_real(self.plateau_factor) and 0 < self.plateau_factor < 1):
             self._refuse("plateau_factor", "a number between 0 and 1")
         for name, field in (
+            ("softmax", ("sampled", "full")),
             ("schedule", ("linear", "plateau")),
             ("anchor", ("auto", "words", "sentences", "random")),
             ("precision", ("auto", "float32", "bfloat16")),
@@ -158,6 +168,7 @@ RECIPES: dict[str, TrainConfig] = {
         learning_rate=5e-3,
         learning_rate_projection=5e-3,
         learning_rate_bias=5e-3,
+        softmax="full",
         schedule="plateau",
         evaluate_every=3,
         stop_topk_factor=2.0,

@@ -18,7 +18,7 @@ from fliplens.anchoring import Coordinates
 from fliplens.embeddings import Embeddings
 from fliplens.objective import Bags
 
-__all__ = ["Views", "batch", "batches", "prefetch", "prefetch_depth"]
+__all__ = ["Views", "batch", "batches", "prefetch", "prefetch_depth", "words_of"]
 
 WINDOW_ROWS = 65_536
 """Rows that are shuffled among themselves: those of two views of 1,024 float16 numbers are 268 MB of file, which
@@ -177,6 +177,11 @@ def batch(
     if k > 1:
         weights = moved(torch.tensor([weight for _, weight in views]).repeat_interleave(m))
     return embeddings, bags, weights
+
+
+def words_of(counts: csr_matrix, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return the words of some rows of `counts` (n, V), in no order, repeated as often as rows hold them."""
+    return _bags(counts, rows)[0]
 
 
 def _bags(

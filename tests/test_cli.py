@@ -63,7 +63,9 @@ def toy(monkeypatch: pytest.MonkeyPatch) -> ToyEncoder:
     """The toy encoder under the name that it records, wherever an encoder is loaded."""
     encoder = ToyEncoder()
 
-    def load(spec: str, *, device: str = "auto", batch_size: int | None = None) -> ToyEncoder:
+    def load(
+        spec: str, *, device: str = "auto", batch_size: int | None = None, precision: str = "auto"
+    ) -> ToyEncoder:
         assert spec == "toy"
         return encoder
 

@@ -22,6 +22,7 @@ from hypothesis import strategies as st
 from fliplens.encoders import BatchEncoder, Encoder, known_encoders, load_encoder
 from fliplens.encoding import encode_texts
 from fliplens.errors import FliplensError, FliplensWarning, InputError, MissingExtraError
+from fliplens.progress import Progress
 
 pytest.importorskip("sentence_transformers")
 
@@ -266,6 +267,7 @@ def test_batches_give_every_row_once(encoder: Any, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(adapter, "CHUNK", 3)
     assert isinstance(encoder, BatchEncoder)
     limit = encoder.max_tokens
+    assert limit is not None
     texts = [*SENTENCES, "dog " * (2 * limit)]
     batches = list(encoder.batches(texts))
     assert len(batches) >= 3
@@ -274,7 +276,8 @@ def test_batches_give_every_row_once(encoder: Any, monkeypatch: pytest.MonkeyPat
     vectors = np.empty((len(texts), encoder.dim), dtype=np.float32)
     for batch in batches:
         vectors[batch.rows] = batch.vectors
-    np.testing.assert_allclose(vectors, encoder.model.encode(texts, show_progress_bar=False), atol=1e-5)
+    model: Any = encoder
+    np.testing.assert_allclose(vectors, model.model.encode(texts, show_progress_bar=False), atol=1e-5)
 
 
 # --- without padding -------------------------------------------------------------------------------------------
@@ -434,7 +437,12 @@ def test_bfloat16_comes_out_as_float32_of_unit_length(tiny_folder: Path) -> None
 @pytest.mark.parametrize(("has", "expected"), [(True, "bfloat16"), (False, "float32")])
 def test_auto_asks_the_device(tiny_folder: Path, monkeypatch: pytest.MonkeyPatch, has: bool, expected: str) -> None:
     asked: list[str] = []
-    monkeypatch.setattr(adapter, "multiplies_bfloat16", lambda kind: asked.append(kind) or has)
+
+    def answer(kind: str) -> bool:
+        asked.append(kind)
+        return has
+
+    monkeypatch.setattr(adapter, "multiplies_bfloat16", answer)
     assert load_encoder(str(tiny_folder), device="cpu").precision == expected  # type: ignore[attr-defined]
     assert asked == ["cpu"]
     for precision in ("float32", "bfloat16"):
@@ -464,7 +472,12 @@ def test_the_bar_of_a_job_moves_with_every_batch(
     encoder: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     moves: list[int] = []
-    monkeypatch.setattr("fliplens.progress.Progress.update", lambda _, units=1: moves.append(units))
+
+    class Counted(Progress):
+        def update(self, units: int = 1) -> None:
+            moves.append(units)
+
+    monkeypatch.setattr("fliplens.encoding.Progress", Counted)
     monkeypatch.setattr(encoder, "batch_size", 2)
     encode_texts(SENTENCES, encoder, tmp_path / "v.npy", rows_per_part=5)
     assert moves == [2, 2, 1, 2, 1]

@@ -164,7 +164,7 @@ def test_work_is_done_ahead_in_another_thread_and_no_further_than_asked() -> Non
         done.append(number)
         return number
 
-    with contextlib.closing(prefetch(range(100), note, depth=3)) as results:  # type: ignore[type-var]
+    with contextlib.closing(prefetch(range(100), note, depth=3)) as results:
         assert next(results) == 0
         deadline = time.monotonic() + 10
         while len(done) < 4 and time.monotonic() < deadline:
@@ -195,7 +195,7 @@ def test_a_consumer_that_stops_ends_the_thread(error: type[BaseException]) -> No
             break
     gc.collect()
     assert not ours()
-    with pytest.raises(error), contextlib.closing(prefetch(range(1000), slow_square)) as results:  # type: ignore[type-var]
+    with pytest.raises(error), contextlib.closing(prefetch(range(1000), slow_square)) as results:
         for result in results:
             if result > 10:
                 raise error

@@ -7,9 +7,8 @@ import time
 import warnings
 from collections.abc import Callable
 from contextlib import closing
-from dataclasses import asdict, dataclass
-from itertools import accumulate as accumulated
-from itertools import islice
+from dataclasses import asdict, dataclass, replace
+from itertools import count, islice
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -27,18 +26,18 @@ from fliplens.objective import Bags, Factors, Precision, Workspace, accumulate, 
 from fliplens.progress import Progress
 from fliplens.reading import score_blocks, top_n
 from fliplens.recipes import TrainConfig
+from fliplens.sampling import Sampler
 from fliplens.training.checkpoint import Checkpoint, identity_of
 from fliplens.training.log import MetricsWriter
+from fliplens.training.optimiser import Optimiser
 from fliplens.training.start import starting_state
 from fliplens.training.state import PassRecord, TrainState
-from fliplens.views import Views, batch, batches, prefetch, prefetch_depth
+from fliplens.views import Views, batch, batches, prefetch, prefetch_depth, words_of
 
 __all__ = ["TrainResult", "train"]
 
 LOG_STEPS = 20
 """Steps between two records of the loss."""
-ALIGNED = 64
-"""Numbers between two places in memory where a part of the gradients may start."""
 
 
 class DivergedError(FliplensError):
@@ -189,7 +188,12 @@ class _Batch:
     """All rows of the step, those of other processes included."""
     embeddings: Tensor
     bags: Bags
+    """Their words are numbered within the sample, where there is one."""
     weights: Tensor | None
+    words: Tensor | None
+    """Vocabulary positions of the sample, (k,); None where the step looks at all words."""
+    log_weights: Tensor | None
+    """(k,), added to the logits of the sample."""
 
 
 class _Trainer:
@@ -212,9 +216,8 @@ class _Trainer:
         self.device, self.precision = device, precision
         self.checkpoint, self.metrics, self.stop, self.group = checkpoint, metrics, stop, group
         self.views = data.weighted(config.alpha)
-        self.sum, self.gradients = _gradients(state.factors)
-        self.optimiser = _optimiser(state, self.gradients, config)
-        self.base_rates = [group["lr"] for group in self.optimiser.param_groups]
+        self.sampler = _sampler(data, config)
+        self.optimiser = Optimiser(state, config, sampled=self.sampler is not None)
         self.workspace = Workspace()
         self.n_rows = len(data.primary)
         self.n_steps = config.passes * -(-self.n_rows // config.batch_size)
@@ -241,7 +244,7 @@ class _Trainer:
         with Progress("train", total=self.n_steps, unit="steps", show=show, done=state.step) as bar:
             while not state.finished:
                 order = batches(self.n_rows, self.config.batch_size, seed=self.config.seed, number=state.number)
-                left = islice(order, state.position, None)
+                left = zip(count(state.step), islice(order, state.position, None), strict=False)
                 with closing(prefetch(left, self._gather, depth=prefetch_depth(self.device))) as gathered:
                     for one in gathered:
                         asked = self.step(one)
@@ -253,29 +256,38 @@ class _Trainer:
                             self.checkpoint.save(state)
                 bar.note(self._end_pass())
 
-    def _gather(self, rows: NDArray[np.int64]) -> _Batch:
+    def _gather(self, numbered: tuple[int, NDArray[np.int64]]) -> _Batch:
         """Return what a step on some rows needs of them; on CUDA a thread of its own calls this ahead of time."""
-        mine = self.group.share(rows)
-        return _Batch(rows, *batch(self.data.counts, self.views, mine, self.state.coordinates, self.device))
+        step, rows = numbered
+        counts, device = self.data.counts, self.device
+        embeddings, bags, weights = batch(counts, self.views, self.group.share(rows), self.state.coordinates, device)
+        if self.sampler is None:
+            return _Batch(rows, embeddings, bags, weights, None, None)
+        sample = self.sampler.draw(words_of(counts, rows), step)
+        words = torch.from_numpy(sample.words).to(device)
+        bags = replace(bags, words=torch.searchsorted(words, bags.words))
+        return _Batch(rows, embeddings, bags, weights, words, torch.from_numpy(sample.log_weights).to(device))
 
     def step(self, one: _Batch) -> bool:
         """Take one step; return whether one of the processes was asked to stop."""
         state = self.state
-        self.sum.zero_()
+        factors = state.factors
+        if one.words is not None and one.log_weights is not None:
+            factors = Factors(factors.E1[one.words], factors.E2, factors.b[one.words] + one.log_weights)
+        gradients = self.optimiser.zeros(one.words)
         loss = accumulate(
-            state.factors,
-            self.gradients,
+            factors,
+            gradients,
             one.embeddings,
             one.bags,
             one.weights,
             workspace=self.workspace,
             precision=self.precision,
         )
-        self.group.add_up(self.sum)
         loss, asked = self.group.total(loss, float(self.stop is not None and self.stop()))
         self._set_rates(state.step)
-        self.optimiser.step()
-        soft_threshold_(state.factors.E1, self.optimiser.param_groups[0]["lr"] * self.config.l1)
+        self.optimiser.step(gradients, one.words, self.group)
+        soft_threshold_(state.factors.E1, self.optimiser.rate * self.config.l1)
         state.step += 1
         state.position += 1
         state.loss += loss
@@ -298,7 +310,7 @@ class _Trainer:
                 "step": state.step,
                 "pass": state.number,
                 "loss": state.window_loss / max(1.0, state.window_words),
-                "learning_rate": self.optimiser.param_groups[0]["lr"],
+                "learning_rate": self.optimiser.rate,
                 "rows_per_second": self.window_rows / max(1e-9, now - self.window_clock),
                 "seconds": state.spent,
             }
@@ -354,7 +366,7 @@ class _Trainer:
         state = self.state
         E1 = state.factors.E1
         zeros = 1 - int(torch.count_nonzero(E1)) / E1.numel()
-        rate = self.optimiser.param_groups[0]["lr"]
+        rate = self.optimiser.rate
         state.history.append(PassRecord(number, loss, score, rate, zeros, state.spent))
         if self.metrics is not None:
             record: dict[str, float | int] = {"step": state.step, "pass": number, "zeros": zeros}
@@ -368,8 +380,7 @@ class _Trainer:
             factor = 1 - step / self.n_steps
         else:
             factor = self.config.plateau_factor**self.state.drops
-        for one, rate in zip(self.optimiser.param_groups, self.base_rates, strict=True):
-            one["lr"] = rate * factor
+        self.optimiser.set_factor(factor)
 
     def _check_finite(self) -> None:
         if not np.isfinite(self.state.loss):
@@ -429,43 +440,13 @@ def _rank(config: TrainConfig, dim: int) -> int | None:
     return config.rank
 
 
-def _gradients(factors: Factors) -> tuple[Tensor, Factors]:
-    """Return memory for all gradients in one piece, which processes add up in one message, and its parts."""
-    # Each part starts where torch would have put a tensor of its own.
-    sizes = [-(-tensor.numel() // ALIGNED) * ALIGNED for tensor in factors.tensors()]
-    whole = torch.zeros(sum(sizes), dtype=torch.float32, device=factors.E1.device)
-    starts = iter(accumulated([0, *sizes]))
-
-    def part(tensor: Tensor) -> Tensor:
-        start = next(starts)
-        return whole[start : start + tensor.numel()].view(tensor.shape)
-
-    return whole, factors.map(part)
-
-
-def _optimiser(state: TrainState, gradients: Factors, config: TrainConfig) -> torch.optim.AdamW:
-    """Return AdamW over the state's parameters, whose moments are the state's own tensors."""
-    factors = state.factors
-    for parameter, gradient in zip(factors.tensors(), gradients.tensors(), strict=True):
-        parameter.grad = gradient
-    first = config.first_rate(full=factors.E2 is None)
-    groups: list[dict[str, Any]] = [{"params": [factors.E1], "lr": first}]
-    if factors.E2 is not None:
-        groups.append(
-            {
-                "params": [factors.E2],
-                "lr": config.learning_rate_projection,
-                "weight_decay": config.weight_decay,
-            }
-        )
-    groups.append({"params": [factors.b], "lr": config.learning_rate_bias})
-    optimiser = torch.optim.AdamW(groups, weight_decay=0.0, fused=True)
-    for parameter, steps, mean, square in zip(
-        factors.tensors(), state.steps, state.first.tensors(), state.second.tensors(), strict=True
-    ):
-        # What AdamW itself would make at its first step, where these are zeros.
-        optimiser.state[parameter] = {"step": steps, "exp_avg": mean, "exp_avg_sq": square}
-    return optimiser
+def _sampler(data: Views, config: TrainConfig) -> Sampler | None:
+    """Return what draws the words of each step; None where steps look at the whole vocabulary."""
+    if config.softmax == "full":
+        return None
+    frequencies = np.asarray(data.counts.sum(axis=0), dtype=np.float64).ravel()
+    sampler = Sampler(frequencies, head=config.head, share=config.share, seed=config.seed)
+    return sampler if sampler.pays else None
 
 
 def _dev_score(factors: Factors, dev: Views, config: TrainConfig, coordinates: Coordinates) -> float:
