@@ -47,6 +47,8 @@ VARIANTS = {
     "seldom": dataclasses.replace(BASE, evaluate_every=2, anchor="random", centre=False, weight_decay=0.5),
     "white": dataclasses.replace(BASE, whiten=True),
     "pair": dataclasses.replace(BASE, alpha=0.3),
+    "sampled": dataclasses.replace(BASE, head=3, share=0.05, batch_size=2),
+    "sampled lip": dataclasses.replace(BASE, head=3, share=0.05, batch_size=2, rank="full"),
     "last": BASE,
 }
 
