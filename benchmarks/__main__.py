@@ -7,7 +7,7 @@ import json
 
 from benchmarks.chart import draw
 from benchmarks.registry import Benchmark, benchmarks, data_folder, machine, run_case, work
-from benchmarks.report import result_path, table, update_readme
+from benchmarks.report import result_path, table, update_pages
 
 
 def main() -> int:
@@ -34,7 +34,7 @@ def main() -> int:
             print(f"{name}: skipped, as this machine has no CUDA device")
             continue
         _run(benchmark, args.case)
-    update_readme()
+    update_pages()
     draw()
     return 0
 

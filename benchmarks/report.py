@@ -1,4 +1,4 @@
-"""Tables from committed results, and the README that quotes them."""
+"""Tables from committed results, and the pages that quote them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 from benchmarks.registry import RESULTS, ROOT, Benchmark, benchmarks
 
-README = ROOT / "README.md"
+PAGES = (ROOT / "README.md", ROOT / "docs" / "benchmarks.md")
 BLOCK = re.compile(r"(<!-- benchmark ([\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
@@ -47,6 +47,7 @@ def result_path(name: str) -> Path:
     return RESULTS / f"{name}.json"
 
 
-def update_readme() -> None:
-    """Write the README's figures anew from the committed results."""
-    README.write_text(with_results(README.read_text(encoding="utf-8")), encoding="utf-8")
+def update_pages() -> None:
+    """Write the pages' figures anew from the committed results."""
+    for page in PAGES:
+        page.write_text(with_results(page.read_text(encoding="utf-8")), encoding="utf-8")

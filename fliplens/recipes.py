@@ -21,7 +21,7 @@ class TrainConfig:
     """r of the factors; "full" is one matrix (LiP); None takes 512, or d where that is smaller."""
     alpha: float = 0.5
     """Weight of the primary view against the paired one, 0..1 (equation 4). Without a paired view it is 1."""
-    passes: int = 4
+    passes: int = 6
     """Passes over the training rows, at most."""
     batch_size: int = 256
     """Rows a step."""

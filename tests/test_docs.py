@@ -10,7 +10,7 @@ import pytest
 from toys import ToyEncoder, toy_corpus
 
 import fliplens.encoders
-from benchmarks.report import with_results
+from benchmarks.report import PAGES, with_results
 from fliplens.cli.reference import reference
 from fliplens.fitting import fit
 from fliplens.lens import Words
@@ -61,8 +61,9 @@ def test_links_of_the_documentation_lead_somewhere() -> None:
 
 
 def test_the_readmes_figures_are_those_of_the_committed_benchmarks() -> None:
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
-    assert with_results(text) == text, "run python -m benchmarks, or restore the figures"
+    for page in PAGES:
+        text = page.read_text(encoding="utf-8")
+        assert with_results(text) == text, f"{page.name}: run python -m benchmarks, or restore the figures"
     assert "| FLiP rank 384 |" in text
 
 

@@ -59,7 +59,7 @@ class TrainResult:
     best_pass: int
     """The pass whose weights these are."""
     seconds: float
-    """Training time, dev evaluations left out."""
+    """Training time, the anchor's making included, dev evaluations left out."""
     rank: int | None
     """r; None for the full-rank baseline."""
     precision: Precision
@@ -146,7 +146,9 @@ def train(
             checkpoint.open(job)
     if group.is_first:
         found = None if checkpoint is None else checkpoint.take_state()
+        started = time.perf_counter()
         state = found or starting_state(data, config, rank, word_vectors, show_progress=show_progress)
+        state.spent += 0.0 if found else time.perf_counter() - started
         word_vectors = None
         if group.size > 1:
             group.from_first(state.to_bytes())

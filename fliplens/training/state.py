@@ -48,7 +48,7 @@ class PassRecord:
     zeros: float
     """Share of exact zeros in E1 (E for LiP)."""
     seconds: float
-    """Training time since the start, dev evaluations left out."""
+    """Training time since the start, the anchor's making included, dev evaluations left out."""
 
 
 @dataclass(kw_only=True)
