@@ -26,11 +26,22 @@ class Line:
     marker: str
     grey: str
     style: str
+    pace: str = ""
+    """Method of `training-speed` whose seconds a pass, times the passes taken, stand for seconds that other work
+    beside the run has spoilt."""
 
 
 LINES = (
     Line("FLiPLens, default recipe", "common-voice", "FLiP rank 384", "o", "0.0", "-"),
-    Line("FLiPLens, the paper's recipe", "common-voice-paper", "FLiP rank 384, recipe paper", "s", "0.35", "--"),
+    Line(
+        "FLiPLens, the paper's recipe",
+        "common-voice-paper",
+        "FLiP rank 384, recipe paper",
+        "s",
+        "0.35",
+        "--",
+        "paper",
+    ),
     Line("plain PyTorch, the paper's recipe", "plain-to-the-end", "plain to the end", "^", "0.6", ":"),
 )
 
@@ -55,9 +66,20 @@ def collect(results: Path = RESULTS) -> list[tuple[Line, list[tuple[float, float
     for line in LINES:
         path = results / f"{line.benchmark}.json"
         cases = json.loads(path.read_text(encoding="utf-8"))["cases"] if path.is_file() else {}
-        if line.case in cases and (drawn := points(cases[line.case])):
+        case = cases.get(line.case)
+        if case is not None and line.pace:
+            case = _paced(case, results / "training-speed.json", line.pace)
+        if case is not None and (drawn := points(case)):
             found.append((line, drawn))
     return found
+
+
+def _paced(case: dict[str, Any], speeds: Path, method: str) -> dict[str, Any] | None:
+    """Return a case as if each pass had taken what it takes alone; None where that was not measured."""
+    if not speeds.is_file():
+        return None
+    measured = json.loads(speeds.read_text(encoding="utf-8"))["cases"]["one pass"]["median_seconds"]
+    return {**case, "curve": None, "training_seconds": case["passes"] * measured[method]}
 
 
 def draw(path: Path = CHART, results: Path = RESULTS) -> bool:

@@ -51,6 +51,7 @@ def benchmarks() -> dict[str, Benchmark]:
         "paper_scale",
         "reading",
         "training_speed",
+        "tuning",
     ):
         for benchmark in importlib.import_module(f"benchmarks.{module}").BENCHMARKS:
             found[benchmark.name] = benchmark

@@ -22,15 +22,19 @@ if TYPE_CHECKING:
         FliplensError,
         FliplensWarning,
         InputError,
+        InterruptedRunError,
         MissingExtraError,
     )
     from fliplens.evaluation import AtPriors, EntityRecall, EvaluationResult, ViewResult, evaluate
     from fliplens.fitting import VocabularyConfig, fit
-    from fliplens.lens import Lens, TopWords, Word, Words
+    from fliplens.lens import Lens
     from fliplens.metrics import Estimate
+    from fliplens.reading_files import write_top_words
     from fliplens.recipes import TrainConfig
     from fliplens.tokenisation import Tokeniser
+    from fliplens.training import Checkpoint
     from fliplens.vocabulary import References, Vocabulary
+    from fliplens.words import TopWords, Word, Words
 
 __version__ = "0.1.0"
 
@@ -45,20 +49,25 @@ _HOMES = {
         "FliplensError",
         "FliplensWarning",
         "InputError",
+        "InterruptedRunError",
         "MissingExtraError",
     ),
     "evaluation": ("AtPriors", "EntityRecall", "EvaluationResult", "ViewResult", "evaluate"),
     "fitting": ("VocabularyConfig", "fit"),
-    "lens": ("Lens", "TopWords", "Word", "Words"),
+    "lens": ("Lens",),
     "metrics": ("Estimate",),
+    "reading_files": ("write_top_words",),
     "recipes": ("TrainConfig",),
     "tokenisation": ("Tokeniser",),
+    "training": ("Checkpoint",),
     "vocabulary": ("References", "Vocabulary"),
+    "words": ("TopWords", "Word", "Words"),
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
 
 __all__ = [
     "AtPriors",
+    "Checkpoint",
     "EmbeddingSpaceError",
     "EmbeddingSpaceWarning",
     "Embeddings",
@@ -70,6 +79,7 @@ __all__ = [
     "FliplensError",
     "FliplensWarning",
     "InputError",
+    "InterruptedRunError",
     "Lens",
     "Manifest",
     "MissingExtraError",
@@ -89,6 +99,7 @@ __all__ = [
     "load_encoder",
     "open_embeddings",
     "read_entities",
+    "write_top_words",
 ]
 
 

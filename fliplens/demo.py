@@ -26,10 +26,11 @@ from fliplens.errors import InputError
 from fliplens.evaluation import EvaluationResult, evaluate
 from fliplens.files import FolderKind, check_free, read_json, read_lines, sha256_of_lines, write_json, write_lines
 from fliplens.fitting import fit
-from fliplens.lens import Lens, Words
+from fliplens.lens import Lens
 from fliplens.objective import Factors
 from fliplens.recipes import TrainConfig
 from fliplens.vocabulary import Vocabulary
+from fliplens.words import Words
 
 if TYPE_CHECKING:
     from fliplens.encoders import Encoder

@@ -21,9 +21,9 @@ from fliplens.objective import Factors
 from fliplens.ordered import Prepared
 from fliplens.reading import Reader, folding_pays, score_blocks, sweep_precision, top_n
 from fliplens.vocabulary import Vocabulary
-from fliplens.words import TopWords, Word, Words
+from fliplens.words import TopWords, Words
 
-__all__ = ["Lens", "TopWords", "Word", "Words"]
+__all__ = ["Lens"]
 
 DEFAULT_N = 10
 # Rows read from a file and handed on at a time: their vectors and words are what reading a file holds in memory.

@@ -19,7 +19,8 @@ except ImportError as error:
     raise MissingExtraError("fliplens.sklearn", "sklearn") from error
 
 if TYPE_CHECKING:
-    from fliplens.lens import Lens, TopWords
+    from fliplens.lens import Lens
+    from fliplens.words import TopWords
 
 __all__ = ["LensTransformer"]
 

@@ -57,6 +57,26 @@ def job(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def assert_same_weights(one: Path, two: Path) -> None:
+    for file in ("model.safetensors", "lens.safetensors"):
+        first, second = load_file(one / file), load_file(two / file)
+        for name, tensor in first.items():
+            assert float((tensor - second[name]).norm()) <= TOLERANCE * float(tensor.norm()), name
+
+
+def test_two_processes_draw_the_same_words(job: Path) -> None:
+    sampled = ["head=3", "share=0.05", "batch_size=12", "passes=2", "hold_out=0", "explain_away=false"]
+    assert call(*arguments(job, "one-sampled"), *sampled, "--quiet").status == 0
+    argv = [*arguments(job, "two-sampled"), *sampled, "--quiet"]
+    done = subprocess.run(torchrun(argv), capture_output=True, text=True, env=loopback(), timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    assert_same_weights(job / "one-sampled", job / "two-sampled")
+    whole = [*arguments(job, "one-full"), *sampled, "softmax=full", "--quiet"]
+    assert call(*whole).status == 0
+    full, part = (load_file(job / name / "model.safetensors") for name in ("one-full", "one-sampled"))
+    assert any(not torch.equal(full[name], part[name]) for name in full)
+
+
 def test_two_processes_give_the_lens_of_one(job: Path) -> None:
     argv = [*arguments(job, "two"), "--json", "--log-to", str(job / "log")]
     done = subprocess.run(torchrun(argv), capture_output=True, text=True, env=loopback(), timeout=120, check=False)
@@ -69,10 +89,7 @@ def test_two_processes_give_the_lens_of_one(job: Path) -> None:
     for first, second in zip(one["history"], two["history"], strict=True):
         assert first["dev"] == second["dev"] and first["zeros"] == pytest.approx(second["zeros"], abs=0.01)
         assert (first["loss"] or 0) == pytest.approx(second["loss"] or 0, rel=1e-6)
-    for file in ("model.safetensors", "lens.safetensors"):
-        first, second = load_file(job / "one" / file), load_file(job / "two" / file)
-        for name, tensor in first.items():
-            assert float((tensor - second[name]).norm()) <= TOLERANCE * float(tensor.norm()), name
+    assert_same_weights(job / "one", job / "two")
     steps = [json.loads(line)["step"] for line in (job / "log" / "metrics.jsonl").read_text().splitlines()[1:]]
     assert steps == [0, 12, 20, 24, 36]
     assert not (job / "two.checkpoint").exists()

@@ -13,8 +13,8 @@ import fliplens.encoders
 from benchmarks.report import PAGES, with_results
 from fliplens.cli.reference import reference
 from fliplens.fitting import fit
-from fliplens.lens import Words
 from fliplens.recipes import TrainConfig
+from fliplens.words import Words
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -25,11 +25,12 @@ from fliplens.encoding import encode_texts
 from fliplens.errors import EmbeddingSpaceError, EmbeddingSpaceWarning, FliplensError, InputError
 from fliplens.fingerprint import Fingerprint
 from fliplens.fitting import fit
-from fliplens.lens import Lens, Word, Words
+from fliplens.lens import Lens
 from fliplens.objective import Factors
 from fliplens.recipes import TrainConfig
 from fliplens.tokenisation import Tokeniser
 from fliplens.vocabulary import Vocabulary
+from fliplens.words import Word, Words
 
 
 def random_lens(V: int = 12, d: int = 5, r: int | None = 3, *, seed: int = 0, prior: bool = True) -> Lens:

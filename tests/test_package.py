@@ -19,6 +19,7 @@ from fliplens import embeddings, lens_files
 
 PUBLIC = [
     "AtPriors",
+    "Checkpoint",
     "EmbeddingSpaceError",
     "EmbeddingSpaceWarning",
     "Embeddings",
@@ -30,6 +31,7 @@ PUBLIC = [
     "FliplensError",
     "FliplensWarning",
     "InputError",
+    "InterruptedRunError",
     "Lens",
     "Manifest",
     "MissingExtraError",
@@ -49,6 +51,7 @@ PUBLIC = [
     "load_encoder",
     "open_embeddings",
     "read_entities",
+    "write_top_words",
 ]
 COMMANDS = ("demo", "encode", "fit", "evaluate", "explain", "info")
 HEAVY = ("numpy", "scipy", "torch", "transformers", "sentence_transformers", "safetensors", "sklearn", "rich", "yaml")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 import pytest
@@ -143,7 +144,7 @@ def test_rows_of_all_words_are_ordinary_adamw(rank: int | None) -> None:
 def test_rows_are_lazy_adam_and_others_stay() -> None:
     state = start()
     parameter = torch.nn.Parameter(state.factors.E1.clone())
-    reference = torch.optim.SparseAdam([parameter], lr=1e-3)
+    reference: Any = torch.optim.SparseAdam([parameter], lr=1e-3)
     optimiser = Optimiser(state, TrainConfig(learning_rate=1e-3), sampled=True)
     generator = torch.Generator().manual_seed(1)
     untouched = state.factors.E1[19].clone()
@@ -175,7 +176,7 @@ def test_training_on_samples_learns_as_training_on_all_words(rank: int | str) ->
     for softmax in ("sampled", "full"):
         result = train(
             data,
-            dataclasses.replace(config, softmax=softmax),  # type: ignore[arg-type]
+            dataclasses.replace(config, softmax=softmax),
             dev=dev,
             word_vectors=ToyEncoder().encode(vocabulary.words),
         )
