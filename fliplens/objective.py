@@ -83,7 +83,7 @@ class Workspace:
         block_bytes: upper bound on one float32 block of V × rows; at least one row is always held.
     """
 
-    def __init__(self, block_bytes: int = 128 * 2**20) -> None:
+    def __init__(self, block_bytes: int = 96 * 2**20) -> None:
         self.block_bytes = block_bytes
         self._buffer: Tensor | None = None
 
