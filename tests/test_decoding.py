@@ -180,8 +180,12 @@ def test_the_dictionary_is_the_ridge_solution(n: int, V: int, ridge: float, seed
     X = (random.random((n, V)) < 0.4).astype(np.float32)
     Y = random.standard_normal((n, 3)).astype(np.float32)
     expected = np.linalg.solve(X.T.astype(float) @ X + ridge * np.eye(V), X.T.astype(float) @ Y)
-    found = ridge_dictionary(csr_matrix(X), X.T @ Y, ridge=ridge)
-    np.testing.assert_allclose(found, expected, rtol=2e-2, atol=5e-3)
+    targets = X.T @ Y
+    found = ridge_dictionary(csr_matrix(X), targets, ridge=ridge)
+    # Gradients end at a residual of a thousandth; no eigenvalue of the system, so none of what divides it, is below
+    # the ridge.
+    allowed = 1e-3 * np.linalg.norm(targets, axis=0) / ridge
+    assert (np.linalg.norm(found - expected, axis=0) <= 1.01 * allowed + 1e-5).all()
 
 
 def test_the_dictionary_of_random_data_is_scikit_learns() -> None:
