@@ -222,8 +222,7 @@ class _Sweep:
         self.buffer = buffer.view(-1)[: height * rows].view(height, rows)
         # Enough groups of words for their maxima to give a floor at once, and not more than that.
         self.group = 1 << max(0, min(GROUP.bit_length() - 1, (height // (4 * n)).bit_length() - 1))
-        lengths = torch.nn.functional.pad(reader.prepared.lengths, (0, -len(bias) % self.group))
-        self.longest = lengths.view(-1, self.group).amax(dim=1)
+        self.lengths = reader.prepared.lengths
         # Exact best so far, and lower bounds of n different words' scores: the floor no word below matters.
         self.scores = torch.full((rows, n), -math.inf, device=device)
         self.words = torch.zeros((rows, n), dtype=torch.int64, device=device)
@@ -239,8 +238,10 @@ class _Sweep:
         """Sweep over all words; return indices and scores of the best, (rows, n) each."""
         for start in range(0, len(self.bias), len(self.buffer)):
             scores = self._multiply(start, min(start + len(self.buffer), len(self.bias)))
-            groups = scores.view(-1, self.group, scores.shape[1])
-            maxima = groups.amax(dim=1)
+            # A group takes one word from each part of the tile: vocabularies in order of frequency hold their best
+            # words side by side, and the fewer of them share a group, the higher the floor.
+            groups = scores.view(self.group, -1, scores.shape[1])
+            maxima = groups.amax(dim=0)
             self._pick(start, groups, maxima)
             if self.normalise:
                 peak = torch.maximum(self.peak, maxima.amax(dim=0))
@@ -267,8 +268,11 @@ class _Sweep:
 
     def _pick(self, start: int, groups: Tensor, maxima: Tensor) -> None:
         """Put the words of a tile that could be among the best on the list of those to be scored again."""
-        first = start // self.group
-        reach = torch.outer(self.longest[first : first + len(maxima)], self.slack).add_(self.flat)
+        n_groups = len(maxima)
+        lengths = self.lengths[start : start + self.group * n_groups]
+        lengths = torch.nn.functional.pad(lengths, (0, self.group * n_groups - len(lengths)))
+        longest = lengths.view(self.group, n_groups).amax(dim=0)
+        reach = torch.outer(longest, self.slack).add_(self.flat)
         bounds = torch.cat([self.bounds, maxima - reach])
         self.bounds = bounds.topk(self.n, dim=0, sorted=False).values
         floor = torch.maximum(self.bounds.amin(dim=0), self.settled)
@@ -276,9 +280,9 @@ class _Sweep:
         # Words of the hot groups, one by one; a group is small, and few are hot once the floor stands.
         for part in range(0, len(hot), MOST_HOT):
             hot_part, rows_part = hot[part : part + MOST_HOT], rows[part : part + MOST_HOT]
-            upper = groups[hot_part, :, rows_part].add_(reach[hot_part, rows_part, None])
+            upper = groups[:, hot_part, rows_part].T + reach[hot_part, rows_part, None]
             at, member = torch.nonzero(upper >= floor[rows_part, None], as_tuple=True)
-            words = start + hot_part[at] * self.group + member
+            words = start + member * n_groups + hot_part[at]
             # Without a floor yet, even what fills the last group up would pass.
             real = words < len(self.bias)
             self.waiting.append((words[real], rows_part[at][real], upper[at, member][real]))

@@ -165,6 +165,15 @@ def test_few_words_are_scored_again(scored: list[int], precision: Any, most: int
     assert 10 * 32 <= sum(scored) <= most * 32
 
 
+def test_few_words_are_scored_again_where_the_best_stand_side_by_side(scored: list[int]) -> None:
+    factors, s = made_up("spread", 20_000, 48, 64, 32, 0)
+    # A vocabulary in order of frequency: most of the best are among its first words.
+    bias = -torch.arange(1, 20_001).log()
+    best = Reader(factors).top(s / 50, bias, 10)
+    assert best.indices.float().quantile(0.5) < 100
+    assert 10 * 32 <= sum(scored) <= 15 * 32
+
+
 def test_a_zero_vector_reads_the_bias_without_scoring_every_word(
     monkeypatch: pytest.MonkeyPatch, scored: list[int]
 ) -> None:
