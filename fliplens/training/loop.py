@@ -262,10 +262,12 @@ class _Trainer:
         """Return what a step on some rows needs of them; on CUDA a thread of its own calls this ahead of time."""
         step, rows = numbered
         counts, device = self.data.counts, self.device
-        embeddings, bags, weights = batch(counts, self.views, self.group.share(rows), self.state.coordinates, device)
+        share = self.group.share(rows)
+        embeddings, bags, weights, held = batch(counts, self.views, share, self.state.coordinates, device)
         if self.sampler is None:
             return _Batch(rows, embeddings, bags, weights, None, None)
-        sample = self.sampler.draw(words_of(counts, rows), step)
+        # All processes draw the same words: those of the whole step count as observed, not of their shares.
+        sample = self.sampler.draw(held if share is rows else words_of(counts, rows)[0], step)
         words = torch.from_numpy(sample.words).to(device)
         bags = replace(bags, words=torch.searchsorted(words, bags.words))
         return _Batch(rows, embeddings, bags, weights, words, torch.from_numpy(sample.log_weights).to(device))
