@@ -1,11 +1,12 @@
-"""Parallel rows to train on: one or two views of the same sentences with their words, and batches of them."""
+"""Parallel rows: sentences with one or two views of them; the same with their words, to train on; and batches."""
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
@@ -15,10 +16,12 @@ from scipy.sparse import csr_matrix
 from torch import Tensor
 
 from fliplens.anchoring import Coordinates
-from fliplens.embeddings import Embeddings
+from fliplens.embeddings import Embeddings, EmbeddingsLike, as_embeddings
+from fliplens.errors import InputError
+from fliplens.files import read_lines
 from fliplens.objective import Bags
 
-__all__ = ["Views", "batch", "batches", "prefetch", "prefetch_depth", "words_of"]
+__all__ = ["Rows", "Views", "batch", "batches", "prefetch", "prefetch_depth", "words_of"]
 
 WINDOW_ROWS = 65_536
 """Rows that are shuffled among themselves: those of two views of 1,024 float16 numbers are 268 MB of file, which
@@ -28,6 +31,58 @@ RUN_ROWS = 512
 
 T = TypeVar("T")
 R = TypeVar("R")
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Parallel sentences and vectors: one view, or two."""
+
+    texts: list[str]
+    primary: Embeddings
+    paired: Embeddings | None
+    kept: NDArray[np.int64] | None = None
+    """Numbers of these rows among those handed in, where some were left out; else None."""
+
+    @classmethod
+    def of(
+        cls,
+        texts: Sequence[str] | str | Path,
+        primary: EmbeddingsLike,
+        paired: EmbeddingsLike | None,
+        name: str,
+    ) -> Rows:
+        """Check that texts and vectors are parallel, row for row."""
+        lines = read_lines(texts) if isinstance(texts, str | Path) else list(texts)
+        called = str(texts) if isinstance(texts, str | Path) else f"the {name} text"
+        first = as_embeddings(primary, name=f"{name} embeddings")
+        second = None if paired is None else as_embeddings(paired, name=f"{name} paired embeddings")
+        first.check_rows(len(lines), other=called)
+        if second is not None:
+            second.check_rows(len(lines), other=called)
+        return cls(lines, first, second)
+
+    def subset(self, rows: NDArray[np.int64]) -> Rows:
+        """Return some of the rows, in that order."""
+        return Rows(
+            [self.texts[row] for row in rows],
+            self.primary.subset(rows),
+            None if self.paired is None else self.paired.subset(rows),
+        )
+
+    def finite(self, *, drop: bool, show_progress: bool = False) -> tuple[Rows, int]:
+        """Return the rows whose vectors are all finite, and how many were dropped; refuse bad ones unless `drop`."""
+        views = [self.primary] if self.paired is None else [self.primary, self.paired]
+        if not drop:
+            for view in views:
+                view.check_finite(show_progress=show_progress)
+            return self, 0
+        bad = np.unique(np.concatenate([view.bad_rows(show_progress=show_progress) for view in views]))
+        if not len(bad):
+            return self, 0
+        if len(bad) == len(self.texts):
+            raise InputError(f"expected some finite vectors in {self.primary.name}, found none")
+        good = np.setdiff1d(np.arange(len(self.texts)), bad)
+        return replace(self.subset(good), kept=good), len(bad)
 
 
 @dataclass(frozen=True)
