@@ -139,14 +139,14 @@ def _batches_alone(views: Any, window: int, steps: int) -> dict[str, Any]:
 
 def _statistics(views: Any) -> dict[str, Any]:
     """Time what `fit` finds out about all rows of both views before and after training."""
-    from fliplens.anchoring import covariance, weighted_sentence_means
+    from fliplens.anchoring import covariance, sentence_means
     from fliplens.fingerprint import Fingerprint
 
     both = views.weighted(0.5)
     work: dict[str, Callable[[], object]] = {
         "finite_check": lambda: [view.check_finite() for view, _ in both],
         "covariance": lambda: [covariance(view) for view, _ in both],
-        "sentence_means": lambda: weighted_sentence_means(both, views.counts),
+        "sentence_means": lambda: sentence_means(both, views.counts),
         "fingerprint": lambda: Fingerprint.of(views.primary),
     }
     seconds = {}

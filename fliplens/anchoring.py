@@ -29,7 +29,6 @@ __all__ = [
     "log_unigrams",
     "random_factors",
     "sentence_means",
-    "weighted_sentence_means",
 ]
 
 
@@ -104,20 +103,12 @@ def log_unigrams(counts: csr_matrix) -> Tensor:
     return torch.from_numpy(np.log(frequency / frequency.sum()).astype(np.float32))
 
 
-def sentence_means(embeddings: Embeddings, counts: csr_matrix) -> NDArray[np.float32]:
-    """Return for each word the mean vector of the rows that hold it, (V, d); the overall mean where none does.
-
-    Args:
-        embeddings: n rows.
-        counts: (n, V).
-    """
-    return weighted_sentence_means([(embeddings, 1.0)], counts)
-
-
-def weighted_sentence_means(
+def sentence_means(
     views: Sequence[tuple[Embeddings, float]], counts: csr_matrix, *, show_progress: bool = False
 ) -> NDArray[np.float32]:
-    """Return the sum over views of weight · `sentence_means`, (V, d), holding one such matrix at a time.
+    """Return for each word the mean vector of the rows that hold it, (V, d); the overall mean where none does.
+
+    Of several views it is the weighted sum of their means, of which one matrix (V, d) is held at a time.
 
     Args:
         views: n rows each, with their weights.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import time
 import warnings
 from collections.abc import Callable, Sequence
@@ -12,17 +11,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 import fliplens
 from fliplens.decoding import ExplainingAway
 from fliplens.decoding import learn as learn_decoding
 from fliplens.devices import resolve_device
 from fliplens.distributed import Group
-from fliplens.embeddings import Embeddings, EmbeddingsLike, as_embeddings
+from fliplens.embeddings import Embeddings, EmbeddingsLike
 from fliplens.errors import EmbeddingSpaceWarning, FliplensError, FliplensWarning, InputError
 from fliplens.evaluation import evaluate
-from fliplens.files import read_lines, sha256_of_lines
+from fliplens.files import sha256_of_lines
 from fliplens.fingerprint import Fingerprint
 from fliplens.lens import Lens
 from fliplens.lens_files import FORMAT_VERSION
@@ -31,7 +29,7 @@ from fliplens.recipes import TrainConfig
 from fliplens.tokenisation import Tokeniser
 from fliplens.training import Checkpoint, FolderLog, MetricsWriter, TrainResult, train
 from fliplens.training.checkpoint import identity_of
-from fliplens.views import Views
+from fliplens.views import Rows, Views
 from fliplens.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
@@ -70,58 +68,6 @@ class VocabularyConfig:
             ngram_range=self.ngram_range,
             show_progress=show_progress,
         )
-
-
-@dataclass(frozen=True)
-class Rows:
-    """Parallel sentences and vectors: one view, or two."""
-
-    texts: list[str]
-    primary: Embeddings
-    paired: Embeddings | None
-    kept: NDArray[np.int64] | None = None
-    """Numbers of these rows among those handed in, where some were left out; else None."""
-
-    @classmethod
-    def of(
-        cls,
-        texts: Sequence[str] | str | Path,
-        primary: EmbeddingsLike,
-        paired: EmbeddingsLike | None,
-        name: str,
-    ) -> Rows:
-        """Check that texts and vectors are parallel, row for row."""
-        lines = read_lines(texts) if isinstance(texts, str | Path) else list(texts)
-        called = str(texts) if isinstance(texts, str | Path) else f"the {name} text"
-        first = as_embeddings(primary, name=f"{name} embeddings")
-        second = None if paired is None else as_embeddings(paired, name=f"{name} paired embeddings")
-        first.check_rows(len(lines), other=called)
-        if second is not None:
-            second.check_rows(len(lines), other=called)
-        return cls(lines, first, second)
-
-    def subset(self, rows: NDArray[np.int64]) -> Rows:
-        """Return some of the rows, in that order."""
-        return Rows(
-            [self.texts[row] for row in rows],
-            self.primary.subset(rows),
-            None if self.paired is None else self.paired.subset(rows),
-        )
-
-    def finite(self, *, drop: bool, show_progress: bool = False) -> tuple[Rows, int]:
-        """Return the rows whose vectors are all finite, and how many were dropped; refuse bad ones unless `drop`."""
-        views = [self.primary] if self.paired is None else [self.primary, self.paired]
-        if not drop:
-            for view in views:
-                view.check_finite(show_progress=show_progress)
-            return self, 0
-        bad = np.unique(np.concatenate([view.bad_rows(show_progress=show_progress) for view in views]))
-        if not len(bad):
-            return self, 0
-        if len(bad) == len(self.texts):
-            raise InputError(f"expected some finite vectors in {self.primary.name}, found none")
-        good = np.setdiff1d(np.arange(len(self.texts)), bad)
-        return dataclasses.replace(self.subset(good), kept=good), len(bad)
 
 
 def fit(

@@ -103,17 +103,15 @@ def _logits(
     n_rows,
     n_words,
     rank,
-    ROWS: tl.constexpr,
-    WORDS: tl.constexpr,
     DEPTH: tl.constexpr,
     INPUT_PRECISION: tl.constexpr,
     WIDEN: tl.constexpr,
 ):
-    """Logits of a tile, float32 (ROWS, WORDS); minus infinity past the end of the vocabulary."""
+    """Logits of a tile, float32 (rows, words); minus infinity past the end of the vocabulary."""
     # Offsets are 64 bits wide: V · r and n · r may pass 2^31.
     row_start = rows.to(tl.int64)[:, None] * rank
     word_start = words.to(tl.int64)[None, :] * rank
-    logits = tl.zeros((ROWS, WORDS), dtype=tl.float32)
+    logits = tl.zeros((rows.shape[0], words.shape[0]), dtype=tl.float32)
     for first in range(0, rank, DEPTH):
         at = first + tl.arange(0, DEPTH)
         z = tl.load(latent + row_start + at[None, :], mask=(rows < n_rows)[:, None] & (at < rank)[None, :], other=0.0)
@@ -135,17 +133,46 @@ def _slopes(
     n_rows,
     n_words,
     rank,
-    ROWS: tl.constexpr,
-    WORDS: tl.constexpr,
     DEPTH: tl.constexpr,
     INPUT_PRECISION: tl.constexpr,
     WIDEN: tl.constexpr,
 ):
-    """Slopes mass · p of a tile, float32 (ROWS, WORDS); zero past either end."""
-    logits = _logits(latent, E1, b, rows, words, n_rows, n_words, rank, ROWS, WORDS, DEPTH, INPUT_PRECISION, WIDEN)
+    """Slopes mass · p of a tile, float32 (rows, words); zero past either end."""
+    logits = _logits(latent, E1, b, rows, words, n_rows, n_words, rank, DEPTH, INPUT_PRECISION, WIDEN)
     m = tl.load(mass + rows, mask=rows < n_rows, other=0.0)
     log_total = tl.load(normaliser + rows, mask=rows < n_rows, other=float("inf"))
     return m[:, None] * tl.exp(logits - log_total[:, None])
+
+
+@triton.jit
+def _add_product(
+    slopes,
+    factors,
+    numbers,
+    n_factors,
+    gradient,
+    places,
+    owned,
+    rank,
+    DEPTH: tl.constexpr,
+    INPUT_PRECISION: tl.constexpr,
+    WIDEN: tl.constexpr,
+):
+    """Add slopes (k, m) · factors[numbers] (m, r) to gradient[places] (k, r), DEPTH columns at a time.
+
+    Factors past their end count as zero; places that are not `owned` (k,) are left alone.
+    """
+    known = numbers < n_factors
+    start_of = numbers.to(tl.int64)[:, None] * rank
+    for start in range(0, rank, DEPTH):
+        at = start + tl.arange(0, DEPTH)
+        factor = tl.load(factors + start_of + at[None, :], mask=known[:, None] & (at < rank)[None, :], other=0.0)
+        there = gradient + places[:, None] * rank + at[None, :]
+        inside = owned[:, None] & (at < rank)[None, :]
+        before = tl.load(there, mask=inside, other=0.0)
+        tl.store(there, before + _dot(slopes, factor, INPUT_PRECISION, WIDEN), mask=inside)
+    # What one thread stored another may load for the next tile.
+    tl.debug_barrier()
 
 
 @triton.jit
@@ -173,9 +200,7 @@ def _normaliser_kernel(
     total = tl.zeros((ROWS,), dtype=tl.float32)
     for tile in range(first, last):
         words = tile * WORDS + tl.arange(0, WORDS)
-        logits = _logits(
-            latent, E1, b, rows, words, n_rows, n_words, rank, ROWS, WORDS, DEPTH, INPUT_PRECISION, WIDEN
-        )
+        logits = _logits(latent, E1, b, rows, words, n_rows, n_words, rank, DEPTH, INPUT_PRECISION, WIDEN)
         # Every tile holds a word, so the maximum is finite from the first one on.
         higher = tl.maximum(largest, tl.max(logits, axis=1))
         total = total * tl.exp(largest - higher) + tl.sum(tl.exp(logits - higher[:, None]), axis=1)
@@ -214,39 +239,14 @@ def _word_gradients_kernel(
     for tile in range(first, last):
         rows = tile * ROWS + tl.arange(0, ROWS)
         slopes = _slopes(
-            latent,
-            E1,
-            b,
-            mass,
-            normaliser,
-            rows,
-            words,
-            n_rows,
-            n_words,
-            rank,
-            ROWS,
-            WORDS,
-            DEPTH,
-            INPUT_PRECISION,
-            WIDEN,
+            latent, E1, b, mass, normaliser, rows, words, n_rows, n_words, rank, DEPTH, INPUT_PRECISION, WIDEN
         )
         sums += tl.sum(slopes, axis=0)
         if tl.max(tl.max(tl.abs(slopes), axis=1), axis=0) >= least:
             turned = tl.trans(slopes.to(latent.dtype.element_ty))
-            row_start = rows.to(tl.int64)[:, None] * rank
-            for start in range(0, rank, DEPTH):
-                at = start + tl.arange(0, DEPTH)
-                z = tl.load(
-                    latent + row_start + at[None, :],
-                    mask=(rows < n_rows)[:, None] & (at < rank)[None, :],
-                    other=0.0,
-                )
-                there = gradient_E1 + place[:, None] * rank + at[None, :]
-                inside = (words < n_words)[:, None] & (at < rank)[None, :]
-                before = tl.load(there, mask=inside, other=0.0)
-                tl.store(there, before + _dot(turned, z, INPUT_PRECISION, WIDEN), mask=inside)
-            # What one thread stored another may load for the next tile.
-            tl.debug_barrier()
+            _add_product(
+                turned, latent, rows, n_rows, gradient_E1, place, words < n_words, rank, DEPTH, INPUT_PRECISION, WIDEN
+            )
     before = tl.load(gradient_b + place, mask=words < n_words, other=0.0)
     tl.store(gradient_b + place, before + sums, mask=words < n_words)
 
@@ -280,37 +280,11 @@ def _latent_gradients_kernel(
     for tile in range(first, last):
         words = tile * WORDS + tl.arange(0, WORDS)
         slopes = _slopes(
-            latent,
-            E1,
-            b,
-            mass,
-            normaliser,
-            rows,
-            words,
-            n_rows,
-            n_words,
-            rank,
-            ROWS,
-            WORDS,
-            DEPTH,
-            INPUT_PRECISION,
-            WIDEN,
+            latent, E1, b, mass, normaliser, rows, words, n_rows, n_words, rank, DEPTH, INPUT_PRECISION, WIDEN
         )
         if tl.max(tl.max(tl.abs(slopes), axis=1), axis=0) >= least:
             low = slopes.to(E1.dtype.element_ty)
-            word_start = words.to(tl.int64)[:, None] * rank
-            for start in range(0, rank, DEPTH):
-                at = start + tl.arange(0, DEPTH)
-                e = tl.load(
-                    E1 + word_start + at[None, :],
-                    mask=(words < n_words)[:, None] & (at < rank)[None, :],
-                    other=0.0,
-                )
-                there = gradient + place[:, None] * rank + at[None, :]
-                inside = (rows < n_rows)[:, None] & (at < rank)[None, :]
-                before = tl.load(there, mask=inside, other=0.0)
-                tl.store(there, before + _dot(low, e, INPUT_PRECISION, WIDEN), mask=inside)
-            tl.debug_barrier()
+            _add_product(low, E1, words, n_words, gradient, place, rows < n_rows, rank, DEPTH, INPUT_PRECISION, WIDEN)
 
 
 INTERPRETED = not isinstance(_normaliser_kernel, triton.runtime.jit.JITFunction)

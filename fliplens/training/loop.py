@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import time
 import warnings
 from collections.abc import Callable
@@ -27,7 +26,7 @@ from fliplens.progress import Progress
 from fliplens.reading import score_blocks, top_n
 from fliplens.recipes import TrainConfig
 from fliplens.sampling import Sampler
-from fliplens.training.checkpoint import Checkpoint, identity_of
+from fliplens.training.checkpoint import Checkpoint, job_of
 from fliplens.training.log import MetricsWriter
 from fliplens.training.optimiser import Optimiser
 from fliplens.training.start import starting_state
@@ -141,7 +140,7 @@ def train(
     if checkpoint is not None and checkpoint.is_open:
         job = checkpoint.job
     elif checkpoint is not None or metrics is not None:
-        job = _job(data, config, dev, word_vectors)
+        job = job_of(data, config, dev, word_vectors)
         if checkpoint is not None:
             checkpoint.open(job)
     if group.is_first:
@@ -262,10 +261,12 @@ class _Trainer:
         """Return what a step on some rows needs of them; on CUDA a thread of its own calls this ahead of time."""
         step, rows = numbered
         counts, device = self.data.counts, self.device
-        embeddings, bags, weights = batch(counts, self.views, self.group.share(rows), self.state.coordinates, device)
+        share = self.group.share(rows)
+        embeddings, bags, weights, held = batch(counts, self.views, share, self.state.coordinates, device)
         if self.sampler is None:
             return _Batch(rows, embeddings, bags, weights, None, None)
-        sample = self.sampler.draw(words_of(counts, rows), step)
+        # All processes draw the same words: those of the whole step count as observed, not of their shares.
+        sample = self.sampler.draw(held if share is rows else words_of(counts, rows)[0], step)
         words = torch.from_numpy(sample.words).to(device)
         bags = replace(bags, words=torch.searchsorted(words, bags.words))
         return _Batch(rows, embeddings, bags, weights, words, torch.from_numpy(sample.log_weights).to(device))
@@ -402,31 +403,6 @@ class _Trainer:
         else:
             kept = "run the same command again to go on from the last checkpoint, if there is one"
         raise InterruptedRunError(f"{done}; {kept}")
-
-
-def _job(
-    data: Views, config: TrainConfig, dev: Views | None, word_vectors: NDArray[np.float32] | None
-) -> dict[str, Any]:
-    """Return what tells this training run from others, as plain JSON values."""
-    return {
-        "config": config.to_json(),
-        "data": _identity(data),
-        "dev": None if dev is None else _identity(dev),
-        "word_vectors": None
-        if word_vectors is None
-        else hashlib.sha256(np.ascontiguousarray(word_vectors).data).hexdigest(),
-    }
-
-
-def _identity(views: Views) -> dict[str, Any]:
-    digest = hashlib.sha256(repr(views.counts.shape).encode())
-    for array in (views.counts.indptr, views.counts.indices, views.counts.data):
-        digest.update(np.ascontiguousarray(array).data)
-    return {
-        "counts": digest.hexdigest(),
-        "primary": identity_of(views.primary),
-        "paired": identity_of(views.paired),
-    }
 
 
 def _rank(config: TrainConfig, dim: int) -> int | None:

@@ -13,7 +13,7 @@ from fliplens.anchoring import (
     covariance,
     log_unigrams,
     random_factors,
-    weighted_sentence_means,
+    sentence_means,
 )
 from fliplens.embeddings import Embeddings
 from fliplens.errors import InputError
@@ -112,7 +112,7 @@ def _start(
             )
         vectors = word_vectors
     else:
-        vectors = weighted_sentence_means(views, data.counts, show_progress=show_progress)
+        vectors = sentence_means(views, data.counts, show_progress=show_progress)
     if vectors.shape != (n_words, dim):
         raise InputError(
             f"expected one vector of {dim} dimensions for each of {n_words} words, found {vectors.shape}: "
