@@ -8,6 +8,7 @@ import json
 from benchmarks.chart import draw
 from benchmarks.registry import Benchmark, benchmarks, data_folder, machine, run_case, work
 from benchmarks.report import result_path, table, update_pages
+from fliplens.files import atomic_file
 
 
 def main() -> int:
@@ -47,12 +48,16 @@ def _has_gpu() -> bool:
 
 def _run(benchmark: Benchmark, only: list[str] | None) -> None:
     path = result_path(benchmark.name)
-    earlier = json.loads(path.read_text())["cases"] if only and path.is_file() else {}
-    cases = {case: run_case(benchmark.name, case) for case in benchmark.cases if not only or case in only}
-    document = {"benchmark": benchmark.name, "machine": machine(), "cases": {**earlier, **cases}}
-    text = json.dumps(document, indent=2, ensure_ascii=False) + "\n"
-    path.parent.mkdir(exist_ok=True)
-    path.write_text(text, encoding="utf-8")
+    cases = json.loads(path.read_text())["cases"] if only and path.is_file() else {}
+    ran = machine()
+    for case in benchmark.cases:
+        if only and case not in only:
+            continue
+        cases[case] = run_case(benchmark.name, case)
+        # After each case, so that one that fails or is stopped takes none of the others with it.
+        document = {"benchmark": benchmark.name, "machine": ran, "cases": cases}
+        with atomic_file(path) as new:
+            new.write((json.dumps(document, indent=2, ensure_ascii=False) + "\n").encode())
     print(f"\n{benchmark.name}\n\n{table(benchmark, document)}")
 
 
