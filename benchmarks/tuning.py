@@ -198,7 +198,8 @@ SETTINGS = {
     "half sentences added": Setting(rows=_clauses_as_rows),
     "anchor sentences": Setting({"anchor": "sentences"}),
     "whitened": Setting({"whiten": True}),
-    "head 1,000, share 0.1": Setting({"head": 1000, "share": 0.1}),
+    "share 0.05": Setting({"share": 0.05}),
+    "share 0.2": Setting({"share": 0.2}),
     "full softmax": Setting({"softmax": "full"}),
 }
 

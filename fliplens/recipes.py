@@ -37,8 +37,9 @@ class TrainConfig:
     (`fliplens.sampling`), unless that is most of the vocabulary; full: at all words."""
     head: int = 500
     """How many of the most frequent words every step of the sampled softmax looks at."""
-    share: float = 0.05
-    """Mean probability with which a step of the sampled softmax looks at any other word."""
+    share: float | None = None
+    """Mean probability with which a step of the sampled softmax looks at any other word; None lets the whole training
+    look at each some 80 times, at a probability of at least 0.05."""
     schedule: Literal["linear", "plateau"] = "linear"
     """linear: all rates fall to zero over the passes; plateau: multiplied by `plateau_factor` when the dev
     score has not risen for more than `plateau_patience` evaluations."""
@@ -99,7 +100,7 @@ class TrainConfig:
         for name in (*rates, "learning_rate_projection", "learning_rate_bias", "stop_topk_factor"):
             if not (_real(getattr(self, name)) and 0 < getattr(self, name) < float("inf")):
                 self._refuse(name, "a number above 0")
-        if not (_real(self.share) and 0 < self.share <= 1):
+        if self.share is not None and not (_real(self.share) and 0 < self.share <= 1):
             self._refuse("share", "a number above 0, at most 1")
         if not (_real(self.plateau_factor) and 0 < self.plateau_factor < 1):
             self._refuse("plateau_factor", "a number between 0 and 1")

@@ -4,7 +4,8 @@ The softmax of a step needs Σ_w exp(logit_w) over the whole vocabulary, though 
 few of its words: those it holds, the frequent ones, and a little of every other. So a step takes the words of its
 batch, the most frequent words of the vocabulary (the head), and of the rest each word by an independent draw with
 probability π_w, and weighs a drawn word by 1 / π_w. The weighted sum over the sample has the whole sum as its
-expectation; the loss, its logarithm, is a little low. This is sampled softmax with importance weights (Bengio and
+expectation; the loss, its logarithm, is a little low, and a word that few samples hold learns too little of the
+sentences it is absent from: hence `share_for`. This is sampled softmax with importance weights (Bengio and
 Senécal 2003; Jean et al. 2015), one sample for all sentences of a batch, so that it stays three dense products.
 """
 
@@ -15,7 +16,18 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Sample", "Sampler"]
+__all__ = ["Sample", "Sampler", "share_for"]
+
+LOOKS = 80
+LEAST_SHARE = 0.05
+
+
+def share_for(n_steps: int) -> float:
+    """Return the mean π that lets a word be in 80 of the samples of a training run on average; at least 0.05.
+
+    Few steps so draw more words each. What scores tell without the prior needs it most (docs/tuning.md).
+    """
+    return min(1.0, max(LEAST_SHARE, LOOKS / n_steps))
 
 
 @dataclass(frozen=True)

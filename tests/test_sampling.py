@@ -19,7 +19,7 @@ from fliplens.distributed import Group
 from fliplens.embeddings import Embeddings
 from fliplens.objective import Factors, accumulate
 from fliplens.recipes import TrainConfig
-from fliplens.sampling import Sampler
+from fliplens.sampling import Sampler, share_for
 from fliplens.training import train
 from fliplens.training.optimiser import Optimiser
 from fliplens.training.state import TrainState
@@ -81,6 +81,12 @@ def test_frequent_words_are_drawn_more_often_and_the_mean_is_the_share() -> None
     np.testing.assert_allclose(drawn / 500, sampler.inclusion, atol=0.1)
     assert sampler.pays
     assert not Sampler(frequencies, head=1500, share=0.05, seed=0).pays
+
+
+def test_short_trainings_draw_more_words_a_step() -> None:
+    assert share_for(1000) == pytest.approx(0.08)
+    assert share_for(10**6) == 0.05
+    assert share_for(3) == 1.0
 
 
 def test_a_sampled_step_has_the_gradients_of_the_weighted_softmax() -> None:

@@ -25,7 +25,7 @@ from fliplens.objective import Bags, Factors, Precision, Workspace, accumulate, 
 from fliplens.progress import Progress
 from fliplens.reading import score_blocks, top_n
 from fliplens.recipes import TrainConfig
-from fliplens.sampling import Sampler
+from fliplens.sampling import Sampler, share_for
 from fliplens.training.checkpoint import Checkpoint, job_of
 from fliplens.training.log import MetricsWriter
 from fliplens.training.optimiser import Optimiser
@@ -217,11 +217,11 @@ class _Trainer:
         self.device, self.precision = device, precision
         self.checkpoint, self.metrics, self.stop, self.group = checkpoint, metrics, stop, group
         self.views = data.weighted(config.alpha)
-        self.sampler = _sampler(data, config)
-        self.optimiser = Optimiser(state, config, sampled=self.sampler is not None)
-        self.workspace = Workspace()
         self.n_rows = len(data.primary)
         self.n_steps = config.passes * -(-self.n_rows // config.batch_size)
+        self.sampler = _sampler(data, config, self.n_steps)
+        self.optimiser = Optimiser(state, config, sampled=self.sampler is not None)
+        self.workspace = Workspace()
         self.words_of_row = np.asarray(data.counts.sum(axis=1), dtype=np.float64).ravel()
         self.clock = self.window_clock = time.perf_counter()
         self.window_rows = 0
@@ -418,12 +418,13 @@ def _rank(config: TrainConfig, dim: int) -> int | None:
     return config.rank
 
 
-def _sampler(data: Views, config: TrainConfig) -> Sampler | None:
+def _sampler(data: Views, config: TrainConfig, n_steps: int) -> Sampler | None:
     """Return what draws the words of each step; None where steps look at the whole vocabulary."""
     if config.softmax == "full":
         return None
     frequencies = np.asarray(data.counts.sum(axis=0), dtype=np.float64).ravel()
-    sampler = Sampler(frequencies, head=config.head, share=config.share, seed=config.seed)
+    share = share_for(n_steps) if config.share is None else config.share
+    sampler = Sampler(frequencies, head=config.head, share=share, seed=config.seed)
     return sampler if sampler.pays else None
 
 
