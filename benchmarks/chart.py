@@ -42,7 +42,7 @@ LINES = (
         "--",
         "paper",
     ),
-    Line("plain PyTorch, the paper's recipe", "plain-to-the-end", "plain to the end", "^", "0.6", ":"),
+    Line("plain PyTorch, the paper's recipe", "plain-to-the-end", "plain to the end", "^", "0.6", ":", "plain"),
 )
 
 
@@ -79,7 +79,11 @@ def _paced(case: dict[str, Any], speeds: Path, method: str) -> dict[str, Any] | 
     if not speeds.is_file():
         return None
     measured = json.loads(speeds.read_text(encoding="utf-8"))["cases"]["one pass"]["median_seconds"]
-    return {**case, "curve": None, "training_seconds": case["passes"] * measured[method]}
+    seconds = case["passes"] * measured[method]
+    scores = [accuracy for _, accuracy in case.get("curve") or []]
+    # Evaluations are evenly spaced, the last one at the end.
+    curve = [[seconds * (number + 1) / len(scores), accuracy] for number, accuracy in enumerate(scores)]
+    return {**case, "curve": curve, "training_seconds": seconds}
 
 
 def draw(path: Path = CHART, results: Path = RESULTS) -> bool:

@@ -23,6 +23,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -52,6 +53,8 @@ TYPICAL_WORDS = 8.0
 RIDGE = 1.0
 """Added to every word's number of sentences in the ridge regression: one sentence that says nothing."""
 CONJUGATE_STEPS = 25
+CONJUGATE_COLUMNS = 64
+"""Columns that are solved for at a time: what a step holds of them stays small."""
 TOLERANCE = 1e-3
 MOST_ROWS = 100_000
 """Rows that the dictionary is learned from, at most."""
@@ -281,16 +284,30 @@ def ridge_dictionary(
 ) -> NDArray[np.float32]:
     """Return what each word brings to a vector: the D (V, d) that minimises |X·D - Y|² + ridge·|D|².
 
-    By conjugate gradients on all columns at once, with the diagonal as preconditioner: XᵀX is sparse, its inverse
+    By conjugate gradients on some columns at once, with the diagonal as preconditioner: XᵀX is sparse, its inverse
     is not.
 
     Args:
         counts: X (n, V), a value for every word of a sentence.
         targets: XᵀY (V, d), the sums of the vectors of the sentences that hold each word.
         ridge: above 0.
-        steps: at most; it stops earlier once the residual is a thousandth of what it was in every column.
+        steps: at most; it stops earlier once the residual is a thousandth of the target's length in every column.
     """
     gram = (counts.T @ counts + diags(np.full(counts.shape[1], ridge, dtype=np.float32))).tocsr().astype(np.float32)
+    solution = np.empty_like(targets)
+    parts = [slice(start, start + CONJUGATE_COLUMNS) for start in range(0, targets.shape[1], CONJUGATE_COLUMNS)]
+
+    def solve(part: slice) -> None:
+        solution[:, part] = _conjugate_gradients(gram, np.ascontiguousarray(targets[:, part]), steps)
+
+    # A product of SciPy's runs on one processor and lets others go on.
+    with ThreadPoolExecutor(max_workers=torch.get_num_threads()) as pool:
+        list(pool.map(solve, parts))
+    return solution
+
+
+def _conjugate_gradients(gram: csr_matrix, targets: NDArray[np.float32], steps: int) -> NDArray[np.float32]:
+    """Return the solution (V, c) of gram · solution = targets."""
     inverse = (1.0 / gram.diagonal())[:, None].astype(np.float32)
     solution: NDArray[np.float32] = inverse * targets
     residual = targets - gram @ solution
@@ -305,7 +322,7 @@ def ridge_dictionary(
         length = product / np.maximum(np.einsum("vd,vd->d", direction, image), np.finfo(np.float32).tiny)
         solution += length * direction
         residual -= length * image
-        preconditioned = inverse * residual
+        np.multiply(inverse, residual, out=preconditioned)
         new = np.einsum("vd,vd->d", residual, preconditioned)
         direction *= new / np.maximum(product, np.finfo(np.float32).tiny)
         direction += preconditioned
@@ -349,8 +366,11 @@ def learn(
         mean = (total / len(kept)).astype(np.float32)
         for start, block in kept.blocks():
             targets += present[start : start + len(block)].T @ ((block - mean) * np.float32(weight))
-    D = torch.from_numpy(ridge_dictionary(present, targets)).to(factors.E1.device)
-    away = ExplainingAway(factors.project(D), pool=pool, rounds=rounds)
+    # The regression is linear in the vectors: seen through the lens first, they are fewer numbers.
+    seen = factors.map(lambda tensor: tensor.cpu()).project(torch.from_numpy(targets)).numpy()
+    del targets
+    dictionary = torch.from_numpy(ridge_dictionary(present, seen)).to(factors.E1.device)
+    away = ExplainingAway(dictionary, pool=pool, rounds=rounds)
     heaviest = max(views, key=lambda pair: pair[1])[0]
     chosen = _spaced(len(data.primary), SHARES_ROWS)
     shares = learn_shares(away, factors, prior_words, heaviest.subset(chosen), data.counts[chosen])

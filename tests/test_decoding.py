@@ -192,7 +192,7 @@ def test_the_dictionary_of_random_data_is_scikit_learns() -> None:
     linear_model = pytest.importorskip("sklearn.linear_model")
     random = np.random.default_rng(0)
     X = (random.random((400, 60)) < 0.1).astype(np.float32)
-    Y = random.standard_normal((400, 5)).astype(np.float32)
+    Y = random.standard_normal((400, 150)).astype(np.float32)
     expected = linear_model.Ridge(alpha=1.0, fit_intercept=False).fit(X, Y).coef_.T
     found = ridge_dictionary(csr_matrix(X), X.T @ Y)
     np.testing.assert_allclose(found, expected, atol=5e-3)
