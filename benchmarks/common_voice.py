@@ -1,7 +1,8 @@
 """Lenses on Common Voice English and MiniLM vectors: accuracy, training time, memory, evaluation time.
 
 Vocabulary: every term of en.train by the default tokeniser, one-letter words kept. Training uses all of
-en.train; nothing looks at en.dev before it is scored, once, at the end.
+en.train; nothing looks at en.dev before the lens is scored on it. A second, identical training is then scored on it
+after every pass, for the curve alone.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import time
 from functools import partial
 from typing import Any
 
-from benchmarks.registry import Benchmark, require_data
+from benchmarks.registry import Benchmark, peak_memory_gb, require_data
 
 
 def _fit_and_score(
@@ -42,6 +43,7 @@ def _fit_and_score(
         show_progress=True,
     )
     fitted = time.perf_counter() - started
+    peak = peak_memory_gb()
     started = time.perf_counter()
     result = evaluate(lens, dev_texts, dev[0], paired=dev[1])
     evaluated = time.perf_counter() - started
@@ -69,6 +71,7 @@ def _fit_and_score(
         "training_seconds": training["seconds"],
         "word_encoding_seconds": round(encoder.seconds, 1) if encoder else 0.0,
         "fit_seconds": round(fitted, 1),
+        "peak_memory_after_fit_gb": peak,
         "evaluation_seconds_two_views": round(evaluated, 2),
         "text": result.views["primary"].to_json(),
         "noisy": result.views["paired"].to_json(),
@@ -147,15 +150,22 @@ COLUMNS = {
     "s to 57.1": partial(_reached, 0.571),
     "s to 65.0": partial(_reached, 0.65),
     "word vectors, s": lambda result: f"{result['word_encoding_seconds']:.0f}",
-    "peak memory, GB": lambda result: f"{result['peak_memory_gb']:.2f}",
+    "fit, s": lambda result: f"{result['fit_seconds']:.0f}",
+    # Results of before have only the process's own, which evaluation and the second training are part of.
+    "peak memory, GB": lambda result: f"{result.get('peak_memory_after_fit_gb', result['peak_memory_gb']):.2f}",
 }
 
-TIMES = ("training, s", "s to 57.1", "s to 65.0", "word vectors, s")
+TIMES = ("training, s", "s to 57.1", "s to 65.0", "word vectors, s", "fit, s")
 
 BENCHMARKS = [
     Benchmark(
         name="common-voice",
-        description="accuracy on en.dev, per cent ± standard error; trained on en.train, dev scored once",
+        description=(
+            "accuracy on en.dev, per cent ± standard error; trained on en.train, nothing chosen by dev; the seconds "
+            "to 57.1 and 65.0 are those of a second, identical training, scored on dev after every pass; fit is "
+            "training, word vectors and learning to explain away, all in all; peak memory is of the process up to "
+            "the end of fit"
+        ),
         cases={
             "FLiP rank 384": partial(_fit_and_score, rank=384),
             "FLiP rank 256": partial(_fit_and_score, rank=256),

@@ -19,6 +19,7 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = Path(__file__).resolve().parent / "results"
+NO_DATA = "there is no folder of real text (FLIPLENS_DATA, else ../shared/data beside the clone)"
 PACKAGES = ("torch", "numpy", "scipy", "sentence-transformers", "transformers", "fliplens")
 
 
@@ -32,11 +33,13 @@ class Benchmark:
     columns: Mapping[str, Callable[[dict[str, Any]], str]]
     """Heading → cell of a case's result."""
     needs_data: bool
-    """Whether it reads the folder that FLIPLENS_DATA names (else ../shared/data)."""
+    """Whether all of it reads the folder of real text (`data_folder`)."""
     needs_gpu: bool = False
     """Whether it needs a CUDA device."""
     slow: bool = False
     """Left out unless it is named."""
+    cases_with_data: frozenset[str] = frozenset()
+    """Cases that read the folder of real text where the others do not."""
 
 
 def benchmarks() -> dict[str, Benchmark]:
@@ -59,7 +62,7 @@ def benchmarks() -> dict[str, Benchmark]:
 
 
 def data_folder() -> Path | None:
-    """Return the folder of real text, None where it is absent."""
+    """Return the folder of real text (FLIPLENS_DATA, else ../shared/data beside the clone), None where absent."""
     named = os.environ.get("FLIPLENS_DATA")
     folder = Path(named) if named else ROOT.parent / "shared" / "data"
     return folder if folder.is_dir() else None
@@ -69,12 +72,13 @@ def require_data() -> Path:
     """Return the folder of real text, which the caller knows to be there."""
     folder = data_folder()
     if folder is None:
-        raise SystemExit("expected real text in the folder that FLIPLENS_DATA names, found none")
+        raise SystemExit(NO_DATA)
     return folder
 
 
 def run_case(benchmark: str, case: str) -> dict[str, Any]:
-    """Run one case in a fresh process; return its result with wall time and peak memory."""
+    """Run one case in a fresh process; return its result with machine, wall time and peak memory."""
+    ran = machine()
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "result.json"
         started = time.perf_counter()
@@ -83,18 +87,24 @@ def run_case(benchmark: str, case: str) -> dict[str, Any]:
         )
         result: dict[str, Any] = json.loads(out.read_text())
         result["process_seconds"] = round(time.perf_counter() - started, 1)
+        result["machine"] = ran
         return result
 
 
 def work(benchmark: str, case: str, out: str) -> None:
     """Run one case here and write its result; what `run_case` starts."""
     result = benchmarks()[benchmark].cases[case]()
-    result["peak_memory_gb"] = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 3)
+    result["peak_memory_gb"] = peak_memory_gb()
     Path(out).write_text(json.dumps(result))
 
 
+def peak_memory_gb() -> float:
+    """Return the most memory that this process has had so far, GiB."""
+    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 3)
+
+
 def machine() -> dict[str, Any]:
-    """Return what ran the benchmark: processor, cores, measured matrix-product peak, versions."""
+    """Return what runs a case: processor, cores, measured matrix-product peak, versions, commit."""
     from importlib.metadata import PackageNotFoundError, version
 
     import torch
@@ -118,7 +128,24 @@ def machine() -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "float32_gflops": round(matrix_product_peak(torch.float32, 2048)),
         "versions": versions,
+        "commit": commit(),
     }
+
+
+def commit() -> str:
+    """Return the commit of the code that runs, "-dirty" behind it where code has changed since; else "unknown"."""
+    # Results and the pages that quote them change while benchmarks run, and change no result.
+    code = ("benchmarks", "fliplens", "constraints.txt", "pyproject.toml", ":!benchmarks/results")
+    try:
+        head = _git("rev-parse", "HEAD")
+        return f"{head}-dirty" if _git("status", "--porcelain", "--", *code) else head
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+
+
+def _git(*arguments: str) -> str:
+    done = subprocess.run(["git", *arguments], cwd=ROOT, check=True, capture_output=True, text=True)
+    return done.stdout.strip()
 
 
 def matrix_product_peak(dtype: Any, size: int, device: str = "cpu") -> float:

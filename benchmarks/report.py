@@ -9,35 +9,46 @@ from typing import Any
 
 from benchmarks.registry import RESULTS, ROOT, Benchmark, benchmarks
 
-PAGES = (ROOT / "README.md", ROOT / "docs" / "benchmarks.md")
+PAGES = (ROOT / "README.md", ROOT / "docs" / "benchmarks.md", ROOT / "docs" / "tuning.md")
 BLOCK = re.compile(r"(<!-- benchmark ([\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
 def table(benchmark: Benchmark, document: dict[str, Any]) -> str:
-    """Return a benchmark's results as a Markdown table with the machine below it."""
+    """Return a benchmark's results as a Markdown table with the machines that ran the cases below it."""
     headings = ["", *benchmark.columns]
-    rows = [
-        [case, *(cell(document["cases"][case]) for cell in benchmark.columns.values())]
-        for case in benchmark.cases
-        if case in document["cases"]
-    ]
+    shown = {case: document["cases"][case] for case in benchmark.cases if case in document["cases"]}
+    rows = [[case, *(cell(result) for cell in benchmark.columns.values())] for case, result in shown.items()]
     lines = [headings, ["---"] * len(headings), *rows]
-    machine = document["machine"]
+    # Results of before had one machine for all cases.
+    ran = [result.get("machine") or document["machine"] for result in shown.values()]
     return (
         "\n".join("| " + " | ".join(line) + " |" for line in lines)
-        + f"\n\n{benchmark.description[0].upper()}{benchmark.description[1:]}. {machine['threads']} cores of "
-        f"{machine['processor']}, {machine['float32_gflops']} GFLOP/s in a float32 matrix product, "
-        f"torch {machine['versions']['torch']}.\n"
+        + f"\n\n{benchmark.description[0].upper()}{benchmark.description[1:]}. {_machines(ran)}.\n"
     )
 
 
+def _machines(ran: list[dict[str, Any]]) -> str:
+    """Return what ran the cases of a table in words: names that differ all, speeds that differ as a range."""
+    speeds = [one["float32_gflops"] for one in ran]
+    speed = f"{min(speeds)}" if min(speeds) == max(speeds) else f"{min(speeds)}-{max(speeds)}"
+    processors = dict.fromkeys(f"{one['threads']} cores of {one['processor']}" for one in ran)
+    versions = dict.fromkeys(one["versions"]["torch"] for one in ran)
+    return f"{' and '.join(processors)}, {speed} GFLOP/s in a float32 matrix product, torch {' and '.join(versions)}"
+
+
 def with_results(text: str) -> str:
-    """Return a page with every block between benchmark markers written anew from the committed results."""
+    """Return a page with every block between benchmark markers written anew from the committed results.
+
+    The block of a benchmark without results stays as it is.
+    """
     known = benchmarks()
 
     def block(match: re.Match[str]) -> str:
-        document = json.loads(result_path(match[2]).read_text(encoding="utf-8"))
-        return f"{match[1]}{table(known[match[2]], document)}{match[3]}"
+        benchmark, path = known[match[2]], result_path(match[2])
+        if not path.is_file():
+            return match[0]
+        document = json.loads(path.read_text(encoding="utf-8"))
+        return f"{match[1]}{table(benchmark, document)}{match[3]}"
 
     return BLOCK.sub(block, text)
 

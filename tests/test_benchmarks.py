@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 from pathlib import Path
 
@@ -11,10 +12,14 @@ import pytest
 import torch
 from scipy.sparse import csr_matrix
 
+from benchmarks import __main__ as command
+from benchmarks import paper_scale, reading, registry, report
 from benchmarks.chart import collect, draw, points
 from benchmarks.paper_scale import _write_view
 from benchmarks.plain import PlainLens, loss, recall, train_plain
-from benchmarks.registry import AnonymousMemory, benchmarks
+from benchmarks.registry import AnonymousMemory, Benchmark, benchmarks, commit
+from benchmarks.report import table, with_results
+from fliplens.objective import Factors
 
 
 def small(n: int = 60, n_words: int = 12, dim: int = 5) -> tuple[torch.Tensor, csr_matrix]:
@@ -91,6 +96,163 @@ def test_synthetic_shards_are_what_the_benchmark_says(tmp_path: Path, monkeypatc
     assert [part.shape for part in parts] == [(20_000, 8), (5000, 8)]
     rows = np.concatenate(parts)
     assert rows.dtype == np.float16 and len(np.unique(rows, axis=0)) > 24_000
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_paper_scale_in_small(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"ROWS": 7000, "SHARD_ROWS": 4000, "DIM": 16, "VOCABULARY": 2000, "RANK": 8}.items():
+        monkeypatch.setattr(paper_scale, name, value)
+    monkeypatch.setattr(paper_scale, "matrix_product_peak", lambda *_: 1000.0)
+    result = paper_scale._paper_scale(small_steps=2, large_steps=1, sampled_steps=3)
+    small, large, sampled = (result[name] for name in ("steps_of_256", "steps_of_6000", "sampled_steps_of_256"))
+    assert [one["softmax"] for one in (small, large, sampled)] == ["full", "full", "sampled"]
+    assert [one["steps"] for one in (small, large, sampled)] == [2, 1, 3]
+    assert "share_of_peak" not in sampled
+    # Two views; three products of the scores' size and two of the projection's, multiply and add.
+    flops = 2 * 2 * (3 * 2000 * 8 + 2 * 8 * 16) * large["rows_per_second"]
+    assert large["gflops"] == pytest.approx(flops / 1e9, abs=0.06)
+    assert result["explain_away"]["seconds"] > 0
+    assert result["peak_anonymous_gb"] >= result["explain_away"]["peak_anonymous_gb"] > 0
+    shown = [cell(result) for cell in benchmarks()["paper-scale"].columns.values()]
+    assert all(shown)
+
+
+def test_few_rows_are_read_the_same_by_all_plain_ways(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    factors = Factors(torch.randn(50, 4), torch.randn(4, 6), torch.randn(50))
+    s = torch.randn(8, 6)
+    ways = reading.plain_ways(factors, s, factors.b)
+    assert len(ways) == 3 and all("batches of 8" in name for name in ways)
+    scores = s.double() @ factors.E2.double().T @ factors.E1.double().T + factors.b.double()
+    expected = scores.argsort(dim=1, descending=True)[:, : reading.N]
+    for way in ways.values():
+        assert torch.equal(way()[1], expected)
+    monkeypatch.setattr(reading, "LEAST_SECONDS", 0.02)
+    calls: list[int] = []
+    assert 0 < reading._seconds(lambda: calls.append(1)) < 0.01
+    assert len(calls) > 1
+
+
+# The command ------------------------------------------------------------------------------------------------
+
+
+RAN = {"processor": "P", "threads": 2, "float32_gflops": 161, "versions": {"torch": "2"}, "commit": "c"}
+
+
+@pytest.fixture
+def toy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Benchmark:
+    """A benchmark of two cases, the only one there is; its results go to tmp_path, and no page is written."""
+    benchmark = Benchmark(
+        name="toy",
+        description="toys",
+        cases={"plain": lambda: {"n": 1}, "with data": lambda: {"n": 2}},
+        columns={"n": lambda result: str(result["n"])},
+        needs_data=False,
+        cases_with_data=frozenset({"with data"}),
+    )
+    monkeypatch.setattr(report, "RESULTS", tmp_path)
+    monkeypatch.setattr(report, "benchmarks", lambda: {"toy": benchmark})
+    monkeypatch.setattr(command, "benchmarks", lambda: {"toy": benchmark})
+    monkeypatch.setattr(command, "run_case", lambda _, case: {**benchmark.cases[case](), "machine": RAN})
+    monkeypatch.setattr(command, "data_folder", lambda: tmp_path)
+    monkeypatch.setattr(command, "update_pages", lambda: None)
+    monkeypatch.setattr(command, "draw", lambda: None)
+    return benchmark
+
+
+def results(folder: Path) -> dict[str, dict[str, object]]:
+    found: dict[str, dict[str, object]] = json.loads((folder / "toy.json").read_text())["cases"]
+    return found
+
+
+def test_a_case_run_alone_leaves_the_machine_of_the_others(toy: Benchmark, tmp_path: Path) -> None:
+    before = {**RAN, "float32_gflops": 173}
+    old = {"machine": before, "cases": {"plain": {"n": 8}, "with data": {"n": 9}, "gone": {"n": 0}}}
+    (tmp_path / "toy.json").write_text(json.dumps(old))
+    assert command.main(["toy", "--case", "plain"]) == 0
+    assert results(tmp_path) == {"plain": {"n": 1, "machine": RAN}, "with data": {"n": 9, "machine": before}}
+
+
+def test_a_case_without_its_data_is_skipped_and_keeps_its_result(
+    toy: Benchmark, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert command.main(["toy"]) == 0
+    both = results(tmp_path)
+    monkeypatch.setattr(command, "data_folder", lambda: None)
+    assert command.main(["toy"]) == 0
+    assert results(tmp_path) == both == {"plain": {"n": 1, "machine": RAN}, "with data": {"n": 2, "machine": RAN}}
+    assert "toy, with data: skipped" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["toy", "--case", "plian"], "expected cases plain; with data, found plian"),
+        (["toy", "toy", "--case", "plain"], "expected one benchmark with --case, found 2"),
+        (["tyo"], "expected toy, found tyo"),
+    ],
+)
+def test_what_is_unknown_is_refused_and_nothing_written(
+    toy: Benchmark, tmp_path: Path, arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        command.main(arguments)
+    assert message in capsys.readouterr().err.splitlines()[-1]
+    assert not (tmp_path / "toy.json").exists()
+
+
+def test_the_caption_names_the_machines_of_the_cases_shown(toy: Benchmark) -> None:
+    other = {**RAN, "processor": "Q", "float32_gflops": 173, "versions": {"torch": "3"}}
+    same = {"plain": {"n": 1, "machine": RAN}, "with data": {"n": 2, "machine": RAN}}
+    assert table(toy, {"cases": same}).endswith(
+        "Toys. 2 cores of P, 161 GFLOP/s in a float32 matrix product, torch 2.\n"
+    )
+    differ = {**same, "with data": {"n": 2, "machine": other}, "gone": {"n": 3}}
+    assert "2 cores of P and 2 cores of Q, 161-173 GFLOP/s" in table(toy, {"cases": differ})
+    assert table(toy, {"cases": differ}).endswith("torch 2 and 3.\n")
+    # One machine for all, as results of before have it, and none but for one case.
+    old = {"machine": other, "cases": {"plain": {"n": 1, "machine": RAN}, "with data": {"n": 2}}}
+    assert "161-173" in table(toy, old)
+    assert "| plain | 1 |\n| with data | 2 |" in table(toy, old)
+
+
+def test_the_block_of_an_absent_result_stays(toy: Benchmark, tmp_path: Path) -> None:
+    page = "a\n<!-- benchmark toy -->\nnot run yet\n<!-- end -->\nb\n"
+    assert with_results(page) == page
+    (tmp_path / "toy.json").write_text(json.dumps({"cases": {"plain": {"n": 7, "machine": RAN}}}))
+    assert "| plain | 7 |" in with_results(page) and "not run yet" not in with_results(page)
+
+
+def test_cases_are_the_same_with_and_without_data(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else the pages would lose rows where there is none."""
+    script = "from benchmarks.registry import benchmarks; print({n: list(b.cases) for n, b in benchmarks().items()})"
+    said = []
+    for folder in ("nowhere", "."):
+        monkeypatch.setenv("FLIPLENS_DATA", folder)
+        said.append(
+            subprocess.run([sys.executable, "-c", script], cwd=registry.ROOT, check=True, capture_output=True)
+        )
+    assert said[0].stdout == said[1].stdout
+    for benchmark in benchmarks().values():
+        assert benchmark.cases_with_data <= set(benchmark.cases)
+
+
+def test_a_case_records_where_its_code_came_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    git = ["git", "-c", "user.name=n", "-c", "user.email=e@x", "-c", "commit.gpgsign=false"]
+    monkeypatch.setattr(registry, "ROOT", tmp_path)
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
+    assert commit() == "unknown"
+    for folder in ("fliplens", "benchmarks/results"):
+        (tmp_path / folder).mkdir(parents=True)
+        (tmp_path / folder / "one").write_text("1")
+    for arguments in (["init", "-q"], ["add", "."], ["commit", "-q", "-m", "m"]):
+        subprocess.run([*git, *arguments], cwd=tmp_path, check=True)
+    head = subprocess.run([*git, "rev-parse", "HEAD"], cwd=tmp_path, check=True, capture_output=True, text=True)
+    (tmp_path / "benchmarks" / "results" / "one").write_text("2")
+    (tmp_path / "README.md").write_text("3")
+    assert commit() == head.stdout.strip()
+    (tmp_path / "fliplens" / "two.py").write_text("4")
+    assert commit() == f"{head.stdout.strip()}-dirty"
 
 
 def test_every_benchmark_has_a_name_of_its_own() -> None:
