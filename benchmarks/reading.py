@@ -151,9 +151,9 @@ def _plain(factors: Factors, s: Tensor, b: Tensor, layout: str, batch: int) -> C
         for start in range(0, len(s), batch):
             latent = factors.project(s[start : start + batch])
             if layout == "rows × V":
-                scores = torch.addmm(b, latent, E1.T, out=buffer)
+                scores = torch.addmm(b, latent, E1.T, out=buffer[: len(latent)])
             else:
-                scores = torch.addmm(b[:, None], E1, latent.T, out=buffer)
+                scores = torch.addmm(b[:, None], E1, latent.T, out=buffer[:, : len(latent)])
             if layout == "V × rows":
                 top = scores.topk(N, dim=0)
                 values.append(top.values.T)

@@ -117,16 +117,19 @@ def test_paper_scale_in_small(monkeypatch: pytest.MonkeyPatch) -> None:
     assert all(shown)
 
 
-def test_few_rows_are_read_the_same_by_all_plain_ways(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("rows", "ways"), [(1, 3), (8, 3), (70, 6)])
+def test_plain_ways_read_the_best_words_of_few_rows_too(rows: int, ways: int) -> None:
     torch.manual_seed(0)
-    factors = Factors(torch.randn(50, 4), torch.randn(4, 6), torch.randn(50))
-    s = torch.randn(8, 6)
-    ways = reading.plain_ways(factors, s, factors.b)
-    assert len(ways) == 3 and all("batches of 8" in name for name in ways)
-    scores = s.double() @ factors.E2.double().T @ factors.E1.double().T + factors.b.double()
+    E1, E2, b, s = torch.randn(50, 4), torch.randn(4, 6), torch.randn(50), torch.randn(rows, 6)
+    found = reading.plain_ways(Factors(E1, E2, b), s, b)
+    assert len(found) == ways
+    scores = s.double() @ E2.double().T @ E1.double().T + b.double()
     expected = scores.argsort(dim=1, descending=True)[:, : reading.N]
-    for way in ways.values():
+    for way in found.values():
         assert torch.equal(way()[1], expected)
+
+
+def test_what_is_short_is_timed_many_times(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reading, "LEAST_SECONDS", 0.02)
     calls: list[int] = []
     assert 0 < reading._seconds(lambda: calls.append(1)) < 0.01
