@@ -16,7 +16,7 @@ import pyarrow.parquet
 import pytest
 import torch
 import yaml
-from commands import assert_one_line, call, command, environment, interrupt, start
+from commands import assert_one_line, call, command, environment, interrupt, slow_encoder, start
 from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 from toys import ToyEncoder, toy_texts
@@ -387,7 +387,9 @@ def test_an_interrupted_encoding_goes_on_where_it_stopped(
     def one_part(_: str) -> bool:
         return manifest.is_file() and json.loads(manifest.read_text())["rows"] == [4096]
 
-    run = interrupt(*argv, number=number, once=one_part, log=room.parent / f"{number.name}.log", encoding_takes=1.0)
+    run = interrupt(
+        *argv, number=number, once=one_part, log=room.parent / f"{number.name}.log", script=slow_encoder(1.0)
+    )
     assert (run.status, run.out) == (130, "")
     assert run.err.splitlines()[-1].startswith("fliplens: interrupted")
     assert "Traceback" not in run.err
