@@ -24,13 +24,15 @@ from hypothesis import strategies as st
 from toys import ToyEncoder, toy_corpus, toy_texts
 
 import fliplens.fitting
-from fliplens.embeddings import Embeddings
+from fliplens.embeddings import Embeddings, as_embeddings, open_embeddings
+from fliplens.encoding import encode_texts
 from fliplens.errors import FliplensError, FliplensWarning, InputError, InterruptedRunError
 from fliplens.files import write_lines
 from fliplens.fitting import VocabularyConfig, fit
 from fliplens.objective import Factors
 from fliplens.recipes import TrainConfig
 from fliplens.training import Checkpoint, TrainResult, TrainState, train
+from fliplens.training.checkpoint import identity_of
 from fliplens.views import Views, batches
 from fliplens.vocabulary import Vocabulary
 
@@ -373,6 +375,55 @@ def test_equal_numbers_of_different_meaning_are_different_jobs(tmp_path: Path) -
     with pytest.raises(InputError, match=r"differs in vocabulary\)"):
         fit(texts, vectors, vocabulary=number, config=config, checkpoint=tmp_path / "c")
     fit(texts, vectors, vocabulary=share, config=config, checkpoint=tmp_path / "c")
+
+
+def test_one_other_row_anywhere_makes_another_job(tmp_path: Path) -> None:
+    texts, vectors = toy_corpus(2000)
+    config = TrainConfig(passes=1, batch_size=200)
+    with pytest.raises(InterruptedRunError):
+        fit(texts, vectors, config=config, checkpoint=tmp_path / "c", stop=after(2))
+    for row in (1, 2, 997, 1998):
+        other = vectors.copy()
+        other[row] = other[row][::-1]
+        with pytest.raises(InputError, match=r"differs in training data\)"):
+            fit(texts, other, config=config, checkpoint=tmp_path / "c")
+    fit(texts, vectors.copy(), config=config, checkpoint=tmp_path / "c")
+
+
+def test_identities_of_vectors(tmp_path: Path) -> None:
+    vectors = np.random.default_rng(0).standard_normal((1000, 4)).astype(np.float32)
+    other = vectors.copy()
+    other[501, 2] += 1
+    turned = np.asfortranarray(vectors)
+    assert identity_of(Embeddings([vectors])) == identity_of(Embeddings([turned]))
+    assert identity_of(Embeddings([vectors])) != identity_of(Embeddings([other]))
+    # Which rows, and whether they are scaled as they are read; of two parts, the later one as well.
+    some = np.arange(1000)
+    swapped = some.copy()
+    swapped[[501, 502]] = 502, 501
+    whole = Embeddings([vectors[:600], vectors[600:]])
+    versions = [
+        whole,
+        whole.normalised(),
+        whole.subset(some),
+        whole.subset(swapped),
+        Embeddings([vectors[:600], np.concatenate([vectors[600:-2], vectors[-1:], vectors[-2:-1]])]),
+    ]
+    identities = [json.dumps(identity_of(one)) for one in versions]
+    assert len(set(identities)) == len(versions)
+    # A file is not read once more: its size and time tell. A manifest's hashes tell more than the time.
+    path = tmp_path / "v.npy"
+    np.save(path, vectors)
+    before = identity_of(open_embeddings(path))
+    assert before == identity_of(open_embeddings(path)) == identity_of(as_embeddings(np.load(path, mmap_mode="r")))
+    stat = path.stat()
+    np.save(path, other)
+    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns + 10**9))
+    assert identity_of(open_embeddings(path)) != before
+    encode_texts(["river"] * 300, ToyEncoder(), tmp_path / "e.npy")
+    before = identity_of(open_embeddings(tmp_path / "e.npy"))
+    os.utime(tmp_path / "e.npy", ns=(0, 0))
+    assert identity_of(open_embeddings(tmp_path / "e.npy")) == before
 
 
 @pytest.mark.parametrize("rank", [6, "full"])

@@ -259,14 +259,13 @@ def interruption(done: str, checkpoint: Checkpoint | None, group: Group) -> Inte
 
 
 def identity_of(embeddings: Embeddings | None) -> dict[str, Any] | None:
-    """Return what tells embeddings from others: shape, the manifest's hashes, and a hash of some rows."""
+    """Return what tells embeddings from others: shape, `Embeddings.storage`, and a hash of some rows as read."""
     if embeddings is None:
         return None
     rows = np.unique(np.linspace(0, len(embeddings) - 1, SAMPLED_ROWS).astype(np.int64))
-    manifest = embeddings.manifest
     return {
         "shape": list(embeddings.shape),
-        "parts": None if manifest is None else hashlib.sha256("".join(manifest.sha256).encode()).hexdigest(),
+        "storage": embeddings.storage(),
         "sample": hashlib.sha256(embeddings.rows(rows).tobytes()).hexdigest(),
     }
 
