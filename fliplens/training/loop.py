@@ -226,8 +226,7 @@ class _Trainer:
         self.optimiser = Optimiser(state, config, sampled=self.sampler is not None)
         self.workspace = Workspace()
         self.n_rows = len(data.primary)
-        self.pass_steps = -(-self.n_rows // config.batch_size)
-        self.n_steps = config.passes * self.pass_steps
+        self.n_steps = config.passes * -(-self.n_rows // config.batch_size)
         self.words_of_row = np.asarray(data.counts.sum(axis=1), dtype=np.float64).ravel()
         self.clock = self.window_clock = time.perf_counter()
         self.window_rows = 0
@@ -257,9 +256,9 @@ class _Trainer:
                     for one in gathered:
                         asked = self.step(one)
                         bar.update()
-                        # The last step of a pass is kept together with the pass's end. Otherwise the end's record,
-                        # of the same step, would be logged again by a run that goes on from there.
-                        if state.position < self.pass_steps:
+                        # The last step of a pass is kept together with the end of the pass, whose record is of the
+                        # same step: a run that goes on from between them would log it again.
+                        if state.position * self.config.passes < self.n_steps:
                             self._keep(asked)
                 bar.note(self._end_pass())
                 self._keep(asked)
