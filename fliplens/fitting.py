@@ -30,7 +30,7 @@ from fliplens.tokenisation import Tokeniser
 from fliplens.training import Checkpoint, FolderLog, MetricsWriter, TrainResult, train
 from fliplens.training.checkpoint import identity_of, interruption
 from fliplens.views import Rows, Views
-from fliplens.vocabulary import Vocabulary
+from fliplens.vocabulary import Vocabulary, check_size
 
 if TYPE_CHECKING:
     from fliplens.encoders import Encoder
@@ -56,6 +56,14 @@ class VocabularyConfig:
     """Shortest and longest n-gram."""
     tokeniser: Tokeniser = field(default_factory=Tokeniser)
     """Cuts text into words, in training and in evaluation."""
+
+    def __post_init__(self) -> None:
+        """Check the size; the other fields are those of `Vocabulary.from_texts`, which checks them.
+
+        Raises:
+            InputError: a size that is none.
+        """
+        check_size("size", self.size)
 
     def build(self, texts: Sequence[str], *, show_progress: bool = False) -> Vocabulary:
         """Return the vocabulary of `texts`."""

@@ -179,7 +179,8 @@ BAD_CALLS: list[tuple[list[str], tuple[str, ...]]] = [
     # No vocabulary.
     (replaced(FIT, texts="marks.txt"), ("words to make a vocabulary from", "found none")),
     ([*FIT, "min_df=9999"], ("min_df=9999",)),
-    ([*FIT, "--vocab-size", "0"], ("max_size",)),
+    ([*FIT, "--vocab-size", "0"], ("vocab_size to be a whole number from 1, or `all` for all, found 0",)),
+    ([*FIT, "vocab_size=some"], ("vocab_size to be a whole number from 1", "found 'some'")),
     (replaced(EVALUATE, texts="foreign.txt"), ("words of the lens's vocabulary", "found none")),
     # Settings.
     ([*FIT, "--rank", "17"], ("rank of at most 16", "found 17")),
