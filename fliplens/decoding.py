@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
@@ -34,7 +34,7 @@ from scipy.sparse import csr_matrix, diags
 from torch import Tensor
 
 from fliplens.embeddings import Embeddings
-from fliplens.errors import InputError
+from fliplens.errors import InputError, InterruptedRunError
 from fliplens.metrics import hits
 from fliplens.objective import Factors
 from fliplens.reading import BLOCK_BYTES, score_blocks, top_n
@@ -280,7 +280,12 @@ def _scale(shares: Any, beliefs: Tensor) -> Tensor:
 
 
 def ridge_dictionary(
-    counts: csr_matrix, targets: NDArray[np.float32], *, ridge: float = RIDGE, steps: int = CONJUGATE_STEPS
+    counts: csr_matrix,
+    targets: NDArray[np.float32],
+    *,
+    ridge: float = RIDGE,
+    steps: int = CONJUGATE_STEPS,
+    stop: Callable[[], bool] | None = None,
 ) -> NDArray[np.float32]:
     """Return what each word brings to a vector: the D (V, d) that minimises |X·D - Y|² + ridge·|D|².
 
@@ -292,13 +297,17 @@ def ridge_dictionary(
         targets: XᵀY (V, d), the sums of the vectors of the sentences that hold each word.
         ridge: above 0.
         steps: at most; it stops earlier once the residual is a thousandth of the target's length in every column.
+        stop: asked before every step.
+
+    Raises:
+        InterruptedRunError: `stop` was true.
     """
     gram = (counts.T @ counts + diags(np.full(counts.shape[1], ridge, dtype=np.float32))).tocsr().astype(np.float32)
     solution = np.empty_like(targets)
     parts = [slice(start, start + CONJUGATE_COLUMNS) for start in range(0, targets.shape[1], CONJUGATE_COLUMNS)]
 
     def solve(part: slice) -> None:
-        solution[:, part] = _conjugate_gradients(gram, np.ascontiguousarray(targets[:, part]), steps)
+        solution[:, part] = _conjugate_gradients(gram, np.ascontiguousarray(targets[:, part]), steps, stop)
 
     # A product of SciPy's runs on one processor and lets others go on.
     with ThreadPoolExecutor(max_workers=torch.get_num_threads()) as pool:
@@ -306,7 +315,9 @@ def ridge_dictionary(
     return solution
 
 
-def _conjugate_gradients(gram: csr_matrix, targets: NDArray[np.float32], steps: int) -> NDArray[np.float32]:
+def _conjugate_gradients(
+    gram: csr_matrix, targets: NDArray[np.float32], steps: int, stop: Callable[[], bool] | None
+) -> NDArray[np.float32]:
     """Return the solution (V, c) of gram · solution = targets."""
     inverse = (1.0 / gram.diagonal())[:, None].astype(np.float32)
     solution: NDArray[np.float32] = inverse * targets
@@ -316,6 +327,7 @@ def _conjugate_gradients(gram: csr_matrix, targets: NDArray[np.float32], steps: 
     direction = preconditioned.copy()
     product = np.einsum("vd,vd->d", residual, preconditioned)
     for _ in range(steps):
+        _heed(stop)
         if (np.linalg.norm(residual, axis=0) <= goal).all():
             break
         image = gram @ direction
@@ -338,6 +350,7 @@ def learn(
     alpha: float = 1.0,
     pool: int = POOL,
     rounds: int = ROUNDS,
+    stop: Callable[[], bool] | None = None,
 ) -> ExplainingAway:
     """Learn the dictionary and the shares of a finished lens from its training rows.
 
@@ -351,6 +364,10 @@ def learn(
         alpha: weight of the primary view against a paired one.
         pool: how many words of a vector can be believed in.
         rounds: rounds of belief.
+        stop: asked before every step of either search, a moment of work each.
+
+    Raises:
+        InterruptedRunError: `stop` was true.
     """
     views = data.weighted(alpha)
     rows = _spaced(len(data.primary), MOST_ROWS)
@@ -369,16 +386,22 @@ def learn(
     # The regression is linear in the vectors: seen through the lens first, they are fewer numbers.
     seen = factors.map(lambda tensor: tensor.cpu()).project(torch.from_numpy(targets)).numpy()
     del targets
-    dictionary = torch.from_numpy(ridge_dictionary(present, seen)).to(factors.E1.device)
+    dictionary = torch.from_numpy(ridge_dictionary(present, seen, stop=stop)).to(factors.E1.device)
     away = ExplainingAway(dictionary, pool=pool, rounds=rounds)
     heaviest = max(views, key=lambda pair: pair[1])[0]
     chosen = _spaced(len(data.primary), SHARES_ROWS)
-    shares = learn_shares(away, factors, prior_words, heaviest.subset(chosen), data.counts[chosen])
+    shares = learn_shares(away, factors, prior_words, heaviest.subset(chosen), data.counts[chosen], stop=stop)
     return ExplainingAway(away.dictionary, shares, pool=pool, rounds=rounds)
 
 
 def learn_shares(
-    away: ExplainingAway, factors: Factors, prior_words: Tensor, embeddings: Embeddings, counts: csr_matrix
+    away: ExplainingAway,
+    factors: Factors,
+    prior_words: Tensor,
+    embeddings: Embeddings,
+    counts: csr_matrix,
+    *,
+    stop: Callable[[], bool] | None = None,
 ) -> Shares:
     """Learn the seven numbers: the least cross-entropy of the pool's beliefs with the words that are there.
 
@@ -388,9 +411,13 @@ def learn_shares(
         prior_words: the log-unigram part of b, (V,).
         embeddings: n rows.
         counts: their words (n, V).
+        stop: asked before every look at the loss.
 
     Returns:
         The best shares found; those of `away` where there are fewer than 50 rows, or none better.
+
+    Raises:
+        InterruptedRunError: `stop` was true.
     """
     if len(embeddings) < SHARES_LEAST:
         return away.shares
@@ -416,6 +443,7 @@ def learn_shares(
     optimiser = torch.optim.LBFGS(values, max_iter=SHARES_STEPS, line_search_fn="strong_wolfe")
 
     def closure() -> float:
+        _heed(stop)
         optimiser.zero_grad()
         value = loss()
         value.backward()  # type: ignore[no-untyped-call]
@@ -429,6 +457,12 @@ def learn_shares(
     if not (after < before and all(map(math.isfinite, found.values()))):
         return away.shares
     return Shares(**found)
+
+
+def _heed(stop: Callable[[], bool] | None) -> None:
+    """Leave if the caller asks for it."""
+    if stop is not None and stop():
+        raise InterruptedRunError("interrupted while explaining away was learned; nothing was kept, start again")
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,8 @@ is read, and what is wrong with a file is said when it is opened rather than hou
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -255,6 +257,18 @@ class Embeddings:
         """Return the same rows, each scaled to Euclidean length 1 as it is read."""
         return Embeddings(self._parts, manifest=self.manifest, name=self.name, index=self._index, unit_length=True)
 
+    def storage(self) -> dict[str, Any]:
+        """Return what tells whether the stored numbers have changed, as plain JSON values.
+
+        That is the manifest's hashes where it names each part's. Otherwise it is a checksum over all of a part in
+        memory, and size and time of change of a memory-mapped file, which may be too large to be read once more. And
+        a checksum of the row numbers, where these embeddings are some of the rows.
+        """
+        index = None if self._index is None else zlib.crc32(np.ascontiguousarray(self._index).data)
+        if self.manifest is not None and len(self.manifest.sha256) == len(self._parts):
+            return {"rows": index, "sha256": hashlib.sha256("".join(self.manifest.sha256).encode()).hexdigest()}
+        return {"rows": index, "parts": [_state_of(part) for part in self._parts]}
+
     @classmethod
     def concatenate(cls, several: Sequence[Embeddings]) -> Embeddings:
         """Return the rows of several embeddings of one dimension one after the other, still read from their files.
@@ -433,6 +447,22 @@ def _convert(rows: NDArray[Any], out: NDArray[Any], *, owned: bool) -> None:
     # NumPy converts float16 one number at a time; torch does it nine times as fast, with the processor's own
     # instructions, but takes no array that must not be written to, as a memory-mapped one.
     torch.from_numpy(out).copy_(torch.from_numpy(rows if owned or rows.flags.writeable else rows.copy()))
+
+
+def _state_of(part: NDArray[Any]) -> list[int]:
+    """Return size in bytes and time of change of the file an array is mapped from; else size and a checksum."""
+    base: Any = part
+    while base is not None:
+        path = base.filename if isinstance(base, np.memmap) else None
+        if path is not None:
+            with contextlib.suppress(OSError):
+                stat = Path(path).stat()
+                return [stat.st_size, stat.st_mtime_ns]
+        base = getattr(base, "base", None)
+    checksum = 0
+    for start in range(0, len(part), BLOCK_ROWS):
+        checksum = zlib.crc32(np.ascontiguousarray(part[start : start + BLOCK_ROWS]).data, checksum)
+    return [part.nbytes, checksum]
 
 
 def _verify(file: Path, expected: str) -> None:

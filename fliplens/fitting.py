@@ -28,9 +28,9 @@ from fliplens.progress import say
 from fliplens.recipes import TrainConfig
 from fliplens.tokenisation import Tokeniser
 from fliplens.training import Checkpoint, FolderLog, MetricsWriter, TrainResult, train
-from fliplens.training.checkpoint import identity_of
+from fliplens.training.checkpoint import identity_of, interruption
 from fliplens.views import Rows, Views
-from fliplens.vocabulary import Vocabulary
+from fliplens.vocabulary import Vocabulary, check_size
 
 if TYPE_CHECKING:
     from fliplens.encoders import Encoder
@@ -56,6 +56,14 @@ class VocabularyConfig:
     """Shortest and longest n-gram."""
     tokeniser: Tokeniser = field(default_factory=Tokeniser)
     """Cuts text into words, in training and in evaluation."""
+
+    def __post_init__(self) -> None:
+        """Check the size; the other fields are those of `Vocabulary.from_texts`, which checks them.
+
+        Raises:
+            InputError: a size that is none.
+        """
+        check_size("size", self.size)
 
     def build(self, texts: Sequence[str], *, show_progress: bool = False) -> Vocabulary:
         """Return the vocabulary of `texts`."""
@@ -108,16 +116,18 @@ def fit(
         hold_out: share of the rows, 0..0.5, held out to stop on where no dev data is given: a seeded draw,
             identical texts together, at most 4,000 rows. 0, or a share of fewer than 20 rows, trains on every
             row to the last pass.
-        explain_away: also learn what `decoding="explain-away"` needs: some seconds, a tenth of the training time on
-            tens of thousands of rows, and half as much again on disk. Plain decoding is the same either way.
+        explain_away: also learn what `decoding="explain-away"` needs: some seconds on tens of thousands of rows, and
+            half as much again on disk. Plain decoding is the same either way.
         drop_bad_rows: go on without rows that hold NaN or infinite values, instead of refusing them.
         device: auto, cpu, cuda or mps.
         show_progress: bars on stderr.
         checkpoint: a folder that keeps the state of training every minute, and from which the same call goes on
-            after a kill; see `fliplens.training.Checkpoint` for more choice. It stays there when the lens is
-            returned: delete it once the lens is saved.
+            after a kill; see `fliplens.training.Checkpoint` for more choice. Trained weights are kept as well,
+            while what is made of them comes after. It stays there when the lens is returned: delete it once the
+            lens is saved.
         metrics: a folder for `metrics.jsonl` and TensorBoard events, or whatever takes records of the progress.
-        stop: asked after every step; once it is true the state is written and training ends.
+        stop: asked after every step of training, and in what follows it; once it is true the state is written and the
+            work ends.
         group: the processes that train together, see `fliplens.distributed`; by default this one alone.
 
     Returns:
@@ -189,9 +199,12 @@ def fit(
         stop=stop,
         group=group,
     )
+    heed = _heeding(stop, checkpoint, group)
+    heed()
     started = time.perf_counter()
-    away = _explaining_away(views, result, config, where) if explain_away and group.is_first else None
+    away = _explaining_away(views, result, config, where, heed) if explain_away and group.is_first else None
     decoding_seconds = time.perf_counter() - started
+    heed()
     lens = Lens(
         result.factors,
         vocabulary,
@@ -204,17 +217,36 @@ def fit(
     if away is not None:
         lens.config["training"]["decoding_seconds"] = round(decoding_seconds, 3)
     if dev is not None and dev_views is not None and group.is_first:
+        heed()
         lens.config["metrics"] = {
             "dev": evaluate(lens, dev.texts, dev.primary, paired=dev.paired, metrics="accuracy").to_json()
         }
+    heed()
     return lens
 
 
-def _explaining_away(views: Views, result: TrainResult, config: TrainConfig, device: torch.device) -> ExplainingAway:
+def _explaining_away(
+    views: Views,
+    result: TrainResult,
+    config: TrainConfig,
+    device: torch.device,
+    stop: Callable[[], bool],
+) -> ExplainingAway:
     """Learn the dictionary and shares of a trained lens on the device that trained it."""
     factors = result.factors.map(lambda tensor: tensor.to(device))
     prior = result.prior.to(device)
-    return learn_decoding(views, factors, prior, alpha=config.alpha).to("cpu")
+    return learn_decoding(views, factors, prior, alpha=config.alpha, stop=stop).to("cpu")
+
+
+def _heeding(stop: Callable[[], bool] | None, checkpoint: Checkpoint | None, group: Group) -> Callable[[], bool]:
+    """Return `stop` as what follows training asks it: instead of returning true it raises, saying what is kept."""
+
+    def heed() -> bool:
+        if stop is not None and stop():
+            raise interruption("interrupted after the last step of training", checkpoint, group)
+        return False
+
+    return heed
 
 
 def _dev_rows(

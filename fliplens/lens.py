@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+import operator
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -207,8 +209,8 @@ class Lens:
     ) -> TopWords:
         """Return the n best words of every vector.
 
-        Words, order and scores are those of `fliplens.ordered`, whatever else is read with a vector and on whatever
-        machine; probabilities are to float32's rounding.
+        In plain decoding, words, order and scores are those of `fliplens.ordered`, whatever else is read with a
+        vector and on whatever machine; probabilities are to float32's rounding, as is all that explain-away gives.
 
         Args:
             embeddings: (rows, d).
@@ -281,9 +283,17 @@ class Lens:
     def _checked_n(self, n: int | None) -> int:
         if n is None:
             n = min(DEFAULT_N, len(self.vocabulary))
-        if not 1 <= n <= len(self.vocabulary):
-            raise InputError(f"expected n from 1 to {len(self.vocabulary)}, the size of the vocabulary, found {n}")
-        return n
+        try:
+            # NumPy's whole numbers are as good as Python's; what is computed from n wants the latter.
+            whole = -1 if isinstance(n, bool | np.bool_) else operator.index(n)
+        except TypeError:
+            whole = -1
+        if not 1 <= whole <= len(self.vocabulary):
+            raise InputError(
+                f"expected n from 1 to {len(self.vocabulary)}, the size of the vocabulary, found {n!r}: "
+                "give a whole number of words"
+            )
+        return whole
 
     def _reader(self, rows: int, probabilities: bool) -> Reader:
         """Return what reads so many rows fastest; its result is the same as any other's."""
@@ -398,9 +408,9 @@ class Lens:
 
 
 def check_prior(prior: float) -> None:
-    """Refuse a position of the prior dial outside 0..1."""
-    if not 0.0 <= prior <= 1.0:
-        raise InputError(f"expected prior from 0 to 1, found {prior}")
+    """Refuse a position of the prior dial that is no number, or outside 0..1."""
+    if isinstance(prior, bool) or not isinstance(prior, Real) or not 0.0 <= prior <= 1.0:
+        raise InputError(f"expected prior from 0 to 1, as a number, found {prior!r}")
 
 
 def _check_shapes(factors: Factors, n_words: int, prior: Tensor | None, mean: Tensor | None) -> None:

@@ -12,8 +12,9 @@ from fliplens.errors import InputError
 from fliplens.fitting import HELD_OUT_SHARE, VocabularyConfig
 from fliplens.recipes import TrainConfig
 from fliplens.tokenisation import Tokeniser
+from fliplens.vocabulary import check_size
 
-__all__ = ["FitSettings", "is_override", "parse_override", "read_yaml"]
+__all__ = ["EXPLAIN_AWAY", "FitSettings", "is_override", "parse_override", "read_yaml", "switch"]
 
 DATA = ("texts", "embeddings", "paired", "dev_texts", "dev_embeddings", "dev_paired", "encoder", "output")
 HOLD_OUT = "hold_out"
@@ -60,6 +61,7 @@ class FitSettings:
         for name, field in zip(VOCABULARY, ("size", "min_df", "max_df", "ngram_range"), strict=True):
             if name in given:
                 chosen[field] = _convert(name, given[name], get_type_hints(VocabularyConfig)[field])
+        check_size("vocab_size", chosen.get("size"), all_words="`all`")
         hints = get_type_hints(TrainConfig)
         train = {
             name: _convert(name, value, hints[name])
@@ -71,7 +73,7 @@ class FitSettings:
             vocabulary=VocabularyConfig(**chosen, tokeniser=Tokeniser.from_json(cut)),
             train=TrainConfig.from_recipe(train.pop("recipe", "default"), **train),
             hold_out=_share(given.get(HOLD_OUT, HELD_OUT_SHARE)),
-            explain_away=_switch(EXPLAIN_AWAY, given.get(EXPLAIN_AWAY, True)),
+            explain_away=switch(EXPLAIN_AWAY, given.get(EXPLAIN_AWAY, True)),
         )
 
 
@@ -82,7 +84,12 @@ def _share(value: Any) -> float:
         raise InputError(f"expected {HOLD_OUT} to be a share from 0 to 0.5, found {value!r}") from error
 
 
-def _switch(name: str, value: Any) -> bool:
+def switch(name: str, value: Any) -> bool:
+    """Return a value that is true or false.
+
+    Raises:
+        InputError: it is something else.
+    """
     if not isinstance(value, bool):
         raise InputError(f"expected {name} to be true or false, found {value!r}")
     return value

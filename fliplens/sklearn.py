@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fliplens.decoding import Decoding, check_decoding
 from fliplens.errors import InputError, MissingExtraError
 from fliplens.fitting import VocabularyConfig, fit
 from fliplens.recipes import TrainConfig
+from fliplens.vocabulary import check_size
 
 try:
     from sklearn.base import BaseEstimator, TransformerMixin
@@ -34,7 +36,9 @@ class LensTransformer(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         passes: over the rows; None takes the recipe's.
         vocab_size: the most frequent words, at most; None keeps all.
         min_df: leave out words of fewer texts.
-        prior: position of the prior dial in `transform`, 0..1.
+        prior: position of the prior dial in `transform` and `top_words`, 0..1.
+        decoding: how `top_words` chooses words: "plain" or "explain-away", which takes some seconds more to fit.
+            `transform` gives plain scores either way.
         encoder: spec of the encoder that made the vectors, or an encoder; None needs none.
         random_state: seed, or a NumPy random state.
 
@@ -52,6 +56,7 @@ class LensTransformer(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         vocab_size: int | None = 100_000,
         min_df: int | float = 1,
         prior: float = 1.0,
+        decoding: Decoding = "plain",
         encoder: Any = None,
         random_state: Any = 0,
     ) -> None:
@@ -61,6 +66,7 @@ class LensTransformer(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         self.vocab_size = vocab_size
         self.min_df = min_df
         self.prior = prior
+        self.decoding = decoding
         self.encoder = encoder
         self.random_state = random_state
 
@@ -75,6 +81,8 @@ class LensTransformer(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         seed = self.random_state
         if not isinstance(seed, int):
             seed = int(check_random_state(seed).randint(2**31 - 1))
+        check_decoding(self.decoding)
+        check_size("vocab_size", self.vocab_size)
         changes = {} if self.passes is None else {"passes": self.passes}
         self.lens_: Lens = fit(
             texts,
@@ -82,6 +90,7 @@ class LensTransformer(TransformerMixin, BaseEstimator):  # type: ignore[misc]
             vocabulary=VocabularyConfig(size=self.vocab_size, min_df=self.min_df),
             encoder=self.encoder,
             config=TrainConfig.from_recipe(self.recipe, rank=self.rank, seed=seed, **changes),
+            explain_away=self.decoding == "explain-away",
         )
         return self
 
@@ -93,7 +102,8 @@ class LensTransformer(TransformerMixin, BaseEstimator):  # type: ignore[misc]
     def top_words(self, X: Any, n: int | None = None) -> TopWords:
         """Return the n best words of every vector of X (rows, d)."""
         check_is_fitted(self)
-        return self.lens_.top(validate_data(self, X, dtype=np.float32, reset=False), n, prior=self.prior)
+        vectors = validate_data(self, X, dtype=np.float32, reset=False)
+        return self.lens_.top(vectors, n, prior=self.prior, decoding=self.decoding)
 
     def get_feature_names_out(self, input_features: Any = None) -> NDArray[np.object_]:
         """Return the words, in the order of `transform`'s columns. The names of the input do not matter."""

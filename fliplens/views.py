@@ -51,7 +51,7 @@ class Rows:
         paired: EmbeddingsLike | None,
         name: str,
     ) -> Rows:
-        """Check that texts and vectors are parallel, row for row."""
+        """Check that texts and vectors are parallel, row for row, and two views of one dimension."""
         lines = read_lines(texts) if isinstance(texts, str | Path) else list(texts)
         called = str(texts) if isinstance(texts, str | Path) else f"the {name} text"
         first = as_embeddings(primary, name=f"{name} embeddings")
@@ -59,6 +59,7 @@ class Rows:
         first.check_rows(len(lines), other=called)
         if second is not None:
             second.check_rows(len(lines), other=called)
+            second.check_dim(first.dim, made_for=f"as in {first.name}")
         return cls(lines, first, second)
 
     def subset(self, rows: NDArray[np.int64]) -> Rows:

@@ -24,7 +24,7 @@ from fliplens.files import read_json, write_json
 from fliplens.progress import track
 from fliplens.tokenisation import Tokeniser
 
-__all__ = ["References", "Vocabulary"]
+__all__ = ["References", "Vocabulary", "check_size"]
 
 _DEFAULT_TOKENISER = Tokeniser()
 
@@ -128,8 +128,7 @@ class Vocabulary:
             InputError: an option that cannot be, or no term is left; the message says what removed them.
         """
         _check_ngram_range(ngram_range)
-        if max_size is not None and (not _is_integer(max_size) or max_size < 1):
-            raise InputError(f"expected max_size to be a whole number from 1, or None for all, found {max_size!r}")
+        check_size("max_size", max_size)
         _check_share_or_count("min_df", min_df)
         _check_share_or_count("max_df", max_df)
         # Counting texts costs as much as counting words, and the usual limits remove nothing.
@@ -267,6 +266,21 @@ class Vocabulary:
         )
         matrix.sum_duplicates()
         return matrix
+
+
+def check_size(name: str, size: object, *, all_words: str = "None") -> None:
+    """Refuse what is no size of a vocabulary.
+
+    Args:
+        name: what the caller calls it.
+        size: at most so many words.
+        all_words: what stands for no limit there.
+
+    Raises:
+        InputError: neither None nor a whole number from 1.
+    """
+    if size is not None and (not _is_integer(size) or size < 1):
+        raise InputError(f"expected {name} to be a whole number from 1, or {all_words} for all, found {size!r}")
 
 
 def _ngrams(terms: list[str], ngram_range: tuple[int, int]) -> list[str]:

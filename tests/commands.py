@@ -21,8 +21,7 @@ from fliplens.cli import main
 
 ROOT = Path(__file__).resolve().parents[1]
 
-# A process that is started through this has an encoder, slow and always of the same opinion.
-WITH_ENCODER = """
+_SLOW_ENCODER = """
 import sys, time
 import numpy as np
 sys.path.insert(0, {tests!r})
@@ -35,6 +34,28 @@ class Slow(ToyEncoder):
         return np.ones((len(inputs), self.dim), dtype=np.float32)
 
 fliplens.encoders.load_encoder = lambda spec, **_: Slow()
+from fliplens.cli import main
+raise SystemExit(main(sys.argv[1:]))
+"""
+
+
+# A process that is started through this says when training is over, and goes on once a signal has come.
+SLOW_LEARNING = """
+import signal, socket, sys
+import fliplens.fitting
+
+learn = fliplens.fitting.learn_decoding
+
+def slow(*args, **options):
+    told, woken = socket.socketpair()
+    told.settimeout(60)
+    woken.setblocking(False)
+    signal.set_wakeup_fd(woken.fileno())
+    print("learning", file=sys.stderr, flush=True)
+    told.recv(1)
+    return learn(*args, **options)
+
+fliplens.fitting.learn_decoding = slow
 from fliplens.cli import main
 raise SystemExit(main(sys.argv[1:]))
 """
@@ -77,11 +98,9 @@ def call(*argv: object, file_size: int | None = None, encoding: str = "utf-8") -
     return Run(status, raw.getvalue().decode(encoding), err.getvalue())
 
 
-def command(argv: Sequence[object], *, encoding_takes: float | None = None) -> list[str]:
-    """Return the command line of a process of its own, if asked for with an encoder that takes its time."""
-    start = ["-m", "fliplens"]
-    if encoding_takes is not None:
-        start = ["-c", WITH_ENCODER.format(tests=str(ROOT / "tests"), seconds=encoding_takes)]
+def command(argv: Sequence[object], *, script: str | None = None) -> list[str]:
+    """Return the command line of a process of its own, if asked for started by a script."""
+    start = ["-m", "fliplens"] if script is None else ["-c", script]
     return [sys.executable, *start, *map(str, argv)]
 
 
@@ -111,10 +130,15 @@ def start(*argv: object, file_size: int | None = None, cwd: Path | None = None) 
     return Run(done.returncode, done.stdout, done.stderr)
 
 
+def slow_encoder(seconds: float) -> str:
+    """Return a script that starts a command with an encoder that takes its time, and is always of one opinion."""
+    return _SLOW_ENCODER.format(tests=str(ROOT / "tests"), seconds=seconds)
+
+
 def interrupt(
-    *argv: object, number: signal.Signals, once: Callable[[str], bool], log: Path, encoding_takes: float | None = None
+    *argv: object, number: signal.Signals, once: Callable[[str], bool], log: Path, script: str | None = None
 ) -> Run:
-    """Start a command, send it a signal once `once` is true (of its stderr so far), and wait for its end."""
+    """Start a `command`, send it a signal once `once` is true (of its stderr so far), and wait for its end."""
 
     def heed() -> None:
         # A shell's background job is born deaf to SIGINT.
@@ -122,7 +146,7 @@ def interrupt(
 
     with log.open("w+", encoding="utf-8") as stderr:
         process = subprocess.Popen(
-            command(argv, encoding_takes=encoding_takes),
+            command(argv, script=script),
             stdout=subprocess.PIPE,
             stderr=stderr,
             text=True,

@@ -18,19 +18,21 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from commands import assert_one_line, call, command, environment, interrupt
+from commands import SLOW_LEARNING, assert_one_line, call, command, environment, interrupt
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from toys import ToyEncoder, toy_corpus, toy_texts
 
 import fliplens.fitting
-from fliplens.embeddings import Embeddings
+from fliplens.embeddings import Embeddings, as_embeddings, open_embeddings
+from fliplens.encoding import encode_texts
 from fliplens.errors import FliplensError, FliplensWarning, InputError, InterruptedRunError
 from fliplens.files import write_lines
-from fliplens.fitting import fit
+from fliplens.fitting import VocabularyConfig, fit
 from fliplens.objective import Factors
 from fliplens.recipes import TrainConfig
 from fliplens.training import Checkpoint, TrainResult, TrainState, train
+from fliplens.training.checkpoint import identity_of
 from fliplens.views import Views, batches
 from fliplens.vocabulary import Vocabulary
 
@@ -163,15 +165,75 @@ def test_a_kill_loses_no_more_than_the_steps_since_the_last_checkpoint(tmp_path:
     again = Checkpoint(tmp_path / "c", notify=told.append)
     assert_same(run("default", checkpoint=again), unbroken("default"))
     assert len(told) == 1 and "going on from step 16 (pass 2)" in told[0]
-    # The end was reached, but not kept: it is for the caller, who has the result, to remove the folder.
+    # It is for the caller, who has the result, to remove the folder.
     again.remove()
     assert not (tmp_path / "c").exists()
 
 
-def test_a_finished_run_can_be_told_again(tmp_path: Path) -> None:
-    result = run("default", checkpoint=Checkpoint(tmp_path / "c", every_seconds=0.0))
-    # The state after the last step is kept; the last evaluation is made again.
-    assert_same(run("default", checkpoint=tmp_path / "c"), result)
+@pytest.mark.parametrize("every", [0.0, 60.0])
+def test_a_finished_run_is_told_again_without_a_step(tmp_path: Path, every: float) -> None:
+    result = run("default", checkpoint=Checkpoint(tmp_path / "c", every_seconds=every))
+    told: list[str] = []
+    again = run("default", checkpoint=Checkpoint(tmp_path / "c", notify=told.append), stop=after(1))
+    assert_same(again, result)
+    assert told == [f"going on from the end of training, kept in {tmp_path / 'c'}"]
+
+
+def test_a_stop_at_the_very_last_step_is_heeded_and_kept(tmp_path: Path) -> None:
+    expected = unbroken("last")
+    with pytest.raises(InterruptedRunError, match="after step 60 of 60; kept in"):
+        run("last", checkpoint=tmp_path / "c", stop=after(60))
+    assert_same(run("last", checkpoint=tmp_path / "c", stop=after(1)), expected)
+
+
+# After the last step ----------------------------------------------------------------------------------------
+
+
+def test_fit_heeds_a_stop_in_all_that_follows_training(tmp_path: Path) -> None:
+    texts, vectors = toy_corpus(400)
+    config = TrainConfig(passes=2, batch_size=16)
+    asked = 0
+
+    def never() -> bool:
+        nonlocal asked
+        asked += 1
+        return False
+
+    expected = fit(texts, vectors, config=config, stop=never)
+    steps = 2 * -(-380 // 16)
+    # Before and within the learning of explaining away, before the lens is made and measured, and at the very end.
+    assert asked > steps + 10
+    for moment in (steps + 1, steps + 2, steps + 5, (steps + asked) // 2, asked - 3, asked - 2, asked - 1, asked):
+        with pytest.raises(InterruptedRunError, match="after the last step of training; nothing was kept"):
+            fit(texts, vectors, config=config, stop=after(moment))
+        folder = tmp_path / str(moment)
+        with pytest.raises(InterruptedRunError, match=f"training; kept in {folder}: run the same command again"):
+            fit(texts, vectors, config=config, checkpoint=folder, stop=after(moment))
+        told: list[str] = []
+        lens = fit(texts, vectors, config=config, checkpoint=Checkpoint(folder, notify=told.append))
+        assert "the end of training" in told[0]
+        for one, other in zip(lens.factors.tensors(), expected.factors.tensors(), strict=True):
+            assert torch.equal(one, other)
+        assert lens.away is not None and expected.away is not None
+        assert torch.equal(lens.away.dictionary, expected.away.dictionary)
+        assert lens.away.shares == expected.away.shares
+
+
+def test_a_kill_after_training_loses_no_step_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    texts, vectors = toy_corpus(300)
+    config = TrainConfig(passes=2, batch_size=16)
+
+    def killed(*_: Any, **__: Any) -> TrainResult:
+        raise MemoryError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(fliplens.fitting, "learn_decoding", killed)
+        with pytest.raises(MemoryError):
+            fit(texts, vectors, config=config, checkpoint=tmp_path / "c")
+    told: list[str] = []
+    lens = fit(texts, vectors, config=config, checkpoint=Checkpoint(tmp_path / "c", notify=told.append))
+    assert len(told) == 1 and "going on from the end of training" in told[0]
+    assert torch.equal(lens.factors.E1, fit(texts, vectors, config=config).factors.E1)
 
 
 # The file ---------------------------------------------------------------------------------------------------
@@ -303,12 +365,102 @@ def test_only_our_own_files_are_ever_deleted(tmp_path: Path) -> None:
         Checkpoint(tmp_path / "d", every_seconds=float("nan"))
 
 
-def test_diverged_training_leaves_no_checkpoint(tmp_path: Path) -> None:
+def test_equal_numbers_of_different_meaning_are_different_jobs(tmp_path: Path) -> None:
+    texts, vectors = toy_corpus(300)
+    config = TrainConfig(passes=2, batch_size=16)
+    # Terms of at most all texts; terms of at most one text. In Python, 1.0 == 1.
+    share, number = VocabularyConfig(max_df=1.0), VocabularyConfig(max_df=1)
+    with pytest.raises(InterruptedRunError):
+        fit(texts, vectors, vocabulary=share, config=config, checkpoint=tmp_path / "c", stop=after(5))
+    with pytest.raises(InputError, match=r"differs in vocabulary\)"):
+        fit(texts, vectors, vocabulary=number, config=config, checkpoint=tmp_path / "c")
+    fit(texts, vectors, vocabulary=share, config=config, checkpoint=tmp_path / "c")
+
+
+def test_one_other_row_anywhere_makes_another_job(tmp_path: Path) -> None:
+    texts, vectors = toy_corpus(2000)
+    config = TrainConfig(passes=1, batch_size=200)
+    with pytest.raises(InterruptedRunError):
+        fit(texts, vectors, config=config, checkpoint=tmp_path / "c", stop=after(2))
+    for row in (1, 2, 997, 1998):
+        other = vectors.copy()
+        other[row] = other[row][::-1]
+        with pytest.raises(InputError, match=r"differs in training data\)"):
+            fit(texts, other, config=config, checkpoint=tmp_path / "c")
+    fit(texts, vectors.copy(), config=config, checkpoint=tmp_path / "c")
+
+
+def test_identities_of_vectors(tmp_path: Path) -> None:
+    vectors = np.random.default_rng(0).standard_normal((1000, 4)).astype(np.float32)
+    other = vectors.copy()
+    other[501, 2] += 1
+    turned = np.asfortranarray(vectors)
+    assert identity_of(Embeddings([vectors])) == identity_of(Embeddings([turned]))
+    assert identity_of(Embeddings([vectors])) != identity_of(Embeddings([other]))
+    # Which rows, and whether they are scaled as they are read; of two parts, the later one as well.
+    some = np.arange(1000)
+    swapped = some.copy()
+    swapped[[501, 502]] = 502, 501
+    whole = Embeddings([vectors[:600], vectors[600:]])
+    versions = [
+        whole,
+        whole.normalised(),
+        whole.subset(some),
+        whole.subset(swapped),
+        Embeddings([vectors[:600], np.concatenate([vectors[600:-2], vectors[-1:], vectors[-2:-1]])]),
+    ]
+    identities = [json.dumps(identity_of(one)) for one in versions]
+    assert len(set(identities)) == len(versions)
+    # A file is not read once more: its size and time tell. A manifest's hashes tell more than the time.
+    path = tmp_path / "v.npy"
+    np.save(path, vectors)
+    before = identity_of(open_embeddings(path))
+    assert before == identity_of(open_embeddings(path)) == identity_of(as_embeddings(np.load(path, mmap_mode="r")))
+    stat = path.stat()
+    np.save(path, other)
+    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns + 10**9))
+    assert identity_of(open_embeddings(path)) != before
+    encode_texts(["river"] * 300, ToyEncoder(), tmp_path / "e.npy")
+    before = identity_of(open_embeddings(tmp_path / "e.npy"))
+    os.utime(tmp_path / "e.npy", ns=(0, 0))
+    assert identity_of(open_embeddings(tmp_path / "e.npy")) == before
+
+
+@pytest.mark.parametrize("rank", [6, "full"])
+def test_a_state_of_other_shapes_is_refused(tmp_path: Path, rank: Any) -> None:
+    # Whoever opens a checkpoint on its own may call two jobs by one name.
+    def one(data: Views, config: TrainConfig) -> None:
+        checkpoint = Checkpoint(tmp_path / "c", every_seconds=0.0)
+        checkpoint.open({"name": "job"})
+        train(data, config, checkpoint=checkpoint)
+
+    config = dataclasses.replace(BASE, rank=rank, passes=1)
+    data = rows(N, 0, False)
+    one(data, config)
+    fewer = Views(data.counts[:, :-1].tocsr(), data.primary)
+    narrow = Views(data.counts, Embeddings([data.primary.to_numpy()[:, :9]]))
+    other = dataclasses.replace(config, rank="full" if rank == 6 else 6)
+    for views, settings_ in ((fewer, config), (narrow, config), (data, other)):
+        with pytest.raises(InputError, match="expected a checkpoint of .* words, rank .* found weights of .*delete"):
+            one(views, settings_)
+    one(data, config)
+
+
+@pytest.mark.parametrize("every", [0.0, 60.0])
+def test_diverged_training_leaves_no_checkpoint(tmp_path: Path, every: float) -> None:
     config = dataclasses.replace(BASE, learning_rate=1e30, learning_rate_projection=1e30)
-    for every in (0.0, 60.0):
-        with pytest.raises(FliplensError, match="finite loss"):
-            train(rows(N, 0, False), config, checkpoint=Checkpoint(tmp_path / "c", every_seconds=every))
-        assert not (tmp_path / "c").exists()
+    with pytest.raises(FliplensError, match="lower the learning rates"):
+        train(rows(N, 0, False), config, checkpoint=Checkpoint(tmp_path / "c", every_seconds=every))
+    assert not (tmp_path / "c").exists()
+
+
+@pytest.mark.parametrize("rank", [6, "full"])
+def test_weights_that_overflow_in_the_last_step_are_told_as_divergence(rank: Any) -> None:
+    # One step in all: its loss is that of the weights before it.
+    rate: dict[str, Any] = {"learning_rate_projection" if rank == 6 else "learning_rate": 1e38}
+    config = dataclasses.replace(BASE, rank=rank, batch_size=N, passes=1, **rate)
+    with pytest.raises(FliplensError, match="expected weights .* in pass 1: lower the learning rates"):
+        train(rows(N, 0, False), config)
 
 
 # Word vectors -----------------------------------------------------------------------------------------------
@@ -346,6 +498,7 @@ def test_the_words_are_encoded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     (tmp_path / "c").mkdir()
     for content in (b"damage", b""):
         (tmp_path / "c" / "words.npy").write_bytes(content)
+        (tmp_path / "c" / "state.safetensors").unlink(missing_ok=True)
         encoder = ToyEncoder()
         again = fit(texts, vectors, encoder=encoder, config=config, checkpoint=tmp_path / "c")
         assert encoder.calls == [30]
@@ -411,7 +564,9 @@ def test_a_small_file_system_that_fills(tmp_path: Path) -> None:
 
 # The command ------------------------------------------------------------------------------------------------
 
+# With so small a head, a step looks at a sample of the thirty words.
 SLOW = ["passes=8", "batch_size=1", "learning_rate=0.01", "schedule=plateau", "plateau_patience=1", "patience=8"]
+SLOW += ["head=3", "share=0.05"]
 
 
 @pytest.fixture(scope="module")
@@ -496,6 +651,29 @@ def test_a_fit_killed_at_random_moments_ends_as_if_it_had_not_been(job: Path) ->
         assert call(*arguments(job, "killed"), "--quiet").status == 0
     assert_same_lens(job, "killed")
     assert not (job / "killed.checkpoint").exists()
+
+
+@pytest.mark.parametrize(
+    ("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGKILL, -signal.SIGKILL)]
+)
+def test_a_fit_ended_after_training_learns_nothing_twice(job: Path, number: signal.Signals, status: int) -> None:
+    name = f"after-{number.name}"
+    run = interrupt(
+        *arguments(job, name),
+        number=number,
+        once=lambda said: "learning" in said,
+        log=job / f"{name}.log",
+        script=SLOW_LEARNING,
+    )
+    assert (run.status, run.out) == (status, "")
+    assert "Traceback" not in run.err and not (job / name).exists()
+    if number != signal.SIGKILL:
+        assert run.err.splitlines()[-1].startswith("fliplens: interrupted after the last step of training; kept in ")
+    again = call(*arguments(job, name), "--quiet")
+    assert again.status == 0
+    assert len(again.err.splitlines()) == 1 and "going on from the end of training" in again.err
+    assert_same_lens(job, name)
+    assert not (job / f"{name}.checkpoint").exists()
 
 
 def test_overwriting_a_lens_goes_on_as_well(job: Path) -> None:

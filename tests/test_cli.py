@@ -16,7 +16,7 @@ import pyarrow.parquet
 import pytest
 import torch
 import yaml
-from commands import assert_one_line, call, command, environment, interrupt, start
+from commands import assert_one_line, call, command, environment, interrupt, slow_encoder, start
 from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 from toys import ToyEncoder, toy_texts
@@ -179,7 +179,8 @@ BAD_CALLS: list[tuple[list[str], tuple[str, ...]]] = [
     # No vocabulary.
     (replaced(FIT, texts="marks.txt"), ("words to make a vocabulary from", "found none")),
     ([*FIT, "min_df=9999"], ("min_df=9999",)),
-    ([*FIT, "--vocab-size", "0"], ("max_size",)),
+    ([*FIT, "--vocab-size", "0"], ("vocab_size to be a whole number from 1, or `all` for all, found 0",)),
+    ([*FIT, "vocab_size=some"], ("vocab_size to be a whole number from 1", "found 'some'")),
     (replaced(EVALUATE, texts="foreign.txt"), ("words of the lens's vocabulary", "found none")),
     # Settings.
     ([*FIT, "--rank", "17"], ("rank of at most 16", "found 17")),
@@ -387,7 +388,9 @@ def test_an_interrupted_encoding_goes_on_where_it_stopped(
     def one_part(_: str) -> bool:
         return manifest.is_file() and json.loads(manifest.read_text())["rows"] == [4096]
 
-    run = interrupt(*argv, number=number, once=one_part, log=room.parent / f"{number.name}.log", encoding_takes=1.0)
+    run = interrupt(
+        *argv, number=number, once=one_part, log=room.parent / f"{number.name}.log", script=slow_encoder(1.0)
+    )
     assert (run.status, run.out) == (130, "")
     assert run.err.splitlines()[-1].startswith("fliplens: interrupted")
     assert "Traceback" not in run.err

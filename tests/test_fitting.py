@@ -155,6 +155,23 @@ def test_rows_that_are_not_parallel_are_refused() -> None:
         fit(texts, vectors, paired=vectors[:-1], config=FAST)
     with pytest.raises(InputError, match="16 dimensions"):
         fit(texts, vectors, dev_texts=texts, dev_embeddings=vectors[:, :5], config=FAST)
+    called: list[int] = []
+
+    class Counting(ToyEncoder):
+        def encode(self, inputs: Any, *, show_progress: bool = False) -> Any:
+            called.append(len(inputs))
+            return super().encode(inputs, show_progress=show_progress)
+
+    # Views of two widths are refused before anything is counted or encoded.
+    narrow = vectors[:, :5].copy()
+    pairs: list[dict[str, Any]] = [
+        {"paired": narrow},
+        {"paired": vectors, "dev_texts": texts, "dev_embeddings": vectors, "dev_paired": narrow},
+    ]
+    for pair in pairs:
+        with pytest.raises(InputError, match="16 dimensions .*found 5 in (training|dev) paired embeddings"):
+            fit(texts, vectors, encoder=Counting(), config=FAST, **pair)
+    assert not called
     with pytest.raises(InputError, match="no .*term|found .*0 terms|found none|no word"):
         fit(["!!"] * 50, vectors, config=FAST)
     with pytest.raises(InputError, match="words of the vocabulary"):

@@ -176,15 +176,35 @@ def test_what_does_not_fit_the_lens_is_refused() -> None:
     good = np.zeros((2, 5), dtype=np.float32)
     with pytest.raises(EmbeddingSpaceError, match=r"5 dimensions .* found 4"):
         lens.top(good[:, :4], 3)
-    for n in (0, 13):
+    no_numbers: tuple[Any, ...] = (0, 13, 2.0, np.float64(3), True, np.True_, "3", [3])
+    for n in no_numbers:
         with pytest.raises(InputError, match="n from 1 to 12"):
             lens.top(good, n)
+        with pytest.raises(InputError, match="n from 1 to 12"):
+            lens.top_blocks(good, n)
+    priors: tuple[Any, ...] = ("1", None, True, [1.0], 1.5, -0.1, float("nan"))
+    for prior in priors:
+        for read in (lens.top, lens.scores):
+            with pytest.raises(InputError, match="prior from 0 to 1"):
+                read(good, prior=prior)
     with pytest.raises(InputError, match="one vector"):
         lens.words(good)
     with pytest.raises(InputError, match="one vector"):
         lens.words(np.zeros((1, 1, 5), dtype=np.float32))
     with pytest.raises(InputError, match="rows .counted from 0: 1"):
         lens.top(np.array([[0.0] * 5, [np.nan] * 5], dtype=np.float32), 3)
+
+
+def test_numbers_of_numpy_are_numbers() -> None:
+    lens = random_lens()
+    vectors = np.random.default_rng(0).standard_normal((4, 5)).astype(np.float32)
+    expected = lens.top(vectors, 3, prior=0.5)
+    numbers: list[tuple[Any, Any]] = [(np.int64(3), np.float32(0.5)), (np.uint8(3), np.float64(0.5))]
+    for n, prior in numbers:
+        found = lens.top(vectors, n, prior=prior)
+        np.testing.assert_array_equal(found.indices, expected.indices)
+        np.testing.assert_array_equal(found.scores, expected.scores)
+    assert len(lens.words(vectors[0], n=np.int64(3))) == 3
 
 
 def test_lists_are_vectors_and_texts_are_not() -> None:

@@ -946,6 +946,7 @@ def test_the_vocabulary_yaml_is_followed(site: Path) -> None:
         ({"datasets": None}, "datasets"),
         ({"text_id": "text_de"}, "text_de"),
         ({"max_features": "many"}, "max_features"),
+        ({"max_features": 0}, "max_features .* a whole number from 1, or -1 for all, found 0"),
     ):
         with pytest.raises(InputError, match=message):
             words(**wrong)
@@ -989,6 +990,9 @@ def test_flags_and_overrides_change_a_training_yaml(site: Path) -> None:
     assert described("model.type=LoLM")["rank"] == "full"
     assert described("model.type=LoLM", "--rank", 2)["rank"] == "full"
     assert described("--encoder", "toy")["encoder"] == "toy"
+    assert Lens.load("out").away is not None
+    assert described("explain_away=false")["rank"] == 4
+    assert Lens.load("out").away is None
     path = site / "configs/train.yaml"
     path.write_text(path.read_text().replace("FactLoLM", "LoLM"))
     assert described("--rank", 2)["rank"] == 2
@@ -999,3 +1003,4 @@ def test_flags_that_a_training_yaml_has_no_place_for_are_refused(site: Path) -> 
     assert_one_line(run, 2, "texts, vocab_size", "section.name=value")
     assert_one_line(call("fit", "configs/train.yaml", "regularization.l1_method=subgradient"), 2, "subgradient")
     assert_one_line(call("fit", "configs/train.yaml", "passes=3"), 2, "passes")
+    assert_one_line(call("fit", "configs/train.yaml", "explain_away=maybe"), 2, "explain_away to be true or false")

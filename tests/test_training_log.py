@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import math
@@ -97,6 +98,38 @@ def test_a_log_that_was_cut_off_goes_on_without_a_double_or_a_gap(tmp_path: Path
     found, expected = (lines(tmp_path / name / "metrics.jsonl") for name in ("cut", "whole"))
     assert without_times(found) == without_times(expected)
     assert set(found[0]) == {"job"} and len(found[0]["job"]) == 64
+
+
+@pytest.mark.parametrize("killed_at", [2, 12, 13, 20, 21, 25])
+def test_a_log_whose_run_was_killed_goes_on_without_a_double_or_a_gap(tmp_path: Path, killed_at: int) -> None:
+    # With a checkpoint after every step, a record may be of the very step that the run goes on from.
+    asked = 0
+
+    def killed() -> bool:
+        nonlocal asked
+        asked += 1
+        if asked == killed_at:
+            raise MemoryError
+        return False
+
+    checkpoint = Checkpoint(tmp_path / "c", every_seconds=0.0)
+    with pytest.raises(MemoryError):
+        run("default", metrics=FolderLog(tmp_path / "cut"), checkpoint=checkpoint, stop=killed)
+    run("default", metrics=FolderLog(tmp_path / "cut"), checkpoint=tmp_path / "c")
+    run("default", metrics=FolderLog(tmp_path / "whole"), checkpoint=tmp_path / "d")
+    found, expected = (lines(tmp_path / name / "metrics.jsonl") for name in ("cut", "whole"))
+    assert without_times(found) == without_times(expected)
+
+
+@pytest.mark.parametrize("first", [1, 19, 1000])
+def test_a_run_that_starts_anew_begins_its_log_anew(tmp_path: Path, first: int) -> None:
+    # Nothing was kept of the first run, be it stopped or done.
+    with contextlib.suppress(InterruptedRunError):
+        run("default", metrics=FolderLog(tmp_path / "log"), stop=after(first))
+    run("default", metrics=FolderLog(tmp_path / "log"))
+    run("default", metrics=FolderLog(tmp_path / "once"))
+    found, expected = (lines(tmp_path / name / "metrics.jsonl") for name in ("log", "once"))
+    assert without_times(found) == without_times(expected)
 
 
 def test_lines_past_the_checkpoint_are_cut(tmp_path: Path) -> None:

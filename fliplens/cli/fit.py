@@ -20,7 +20,7 @@ from fliplens.lens import Lens
 from fliplens.lens_files import LENS_FOLDER
 from fliplens.progress import say
 from fliplens.published import is_training_yaml, read_training_yaml
-from fliplens.settings import FitSettings, is_override, parse_override, read_yaml
+from fliplens.settings import EXPLAIN_AWAY, FitSettings, is_override, parse_override, read_yaml, switch
 from fliplens.training import Checkpoint, FolderLog
 
 __all__ = ["run"]
@@ -140,6 +140,9 @@ def _fit_published(
         overrides = {"model.type": "LoLM" if full else "FactLoLM", **overrides}
         if full:
             flags.pop("rank")
+    # The published code has no such thing, so no place for it in its sections.
+    explain_away = switch(EXPLAIN_AWAY, overrides.get(EXPLAIN_AWAY, True))
+    overrides = {name: value for name, value in overrides.items() if name != EXPLAIN_AWAY}
     renamed = {PUBLISHED_NAMES[name]: value for name, value in flags.items()}
     job = read_training_yaml(config, path, {**renamed, **overrides})
     target = Path(output) if output is not None else job.output
@@ -155,6 +158,7 @@ def _fit_published(
         encoder=encoder,
         config=job.train,
         checkpoint=checkpoint,
+        explain_away=explain_away,
         **{**common, "show_progress": common["show_progress"] and job.verbose},
     )
     return lens, target, checkpoint

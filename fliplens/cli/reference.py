@@ -32,9 +32,9 @@ SETTINGS = """
 Every setting can stand in a YAML file or be given as `key=value`; later ones win: file, flags, `key=value`. Besides
 those below: `texts`, `embeddings`, `paired`, `dev_texts`, `dev_embeddings`, `dev_paired`, `encoder`, `output`,
 `hold_out` (share of the rows to stop on without dev data, 0.05), `explain_away` (true: learn what
-`--decoding explain-away` needs), `vocab_size` (100000; `all` for no limit),
-`min_df` (1), `max_df` (1.0), `ngram_range` ([1, 1]), `tokeniser` (default, published, published-indic),
-`lowercase` (true), `strip_accents` (unicode, ascii; none), `min_length` (1).
+`--decoding explain-away` needs; `explain_away=false` also goes with a published training YAML), `vocab_size` (100000;
+`all` for no limit), `min_df` (1), `max_df` (1.0), `ngram_range` ([1, 1]), `tokeniser` (default, published,
+published-indic), `lowercase` (true), `strip_accents` (unicode, ascii; none), `min_length` (1).
 """
 
 

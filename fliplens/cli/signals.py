@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM while a lens is trained: the running step ends, the checkpoint is written, then we leave."""
+"""Ctrl-C and SIGTERM while a lens is fitted: the running step ends, the checkpoint is written, then we leave."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ class Terminated(KeyboardInterrupt):
 
 
 class StopOnSignal:
-    """A context manager that is asked by training, as `stop`, whether a signal has come.
+    """A context manager that is asked by `fit`, as `stop`, whether a signal has come.
 
-    Until training asks for the first time there is nothing to keep, and a signal ends the command at once. So
+    Until it asks for the first time there is nothing to keep, and a signal ends the command at once. So
     does a second signal, unless several processes train together: there the terminal and torchrun both send one.
     Handlers are set in the main thread only, and put back at the end.
 

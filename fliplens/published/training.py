@@ -17,7 +17,7 @@ from fliplens.published.sections import Section
 from fliplens.recipes import TrainConfig
 from fliplens.settings import read_yaml
 from fliplens.tokenisation import Tokeniser
-from fliplens.vocabulary import Vocabulary
+from fliplens.vocabulary import Vocabulary, check_size
 
 __all__ = ["FitJob", "is_training_yaml", "read_training_yaml"]
 
@@ -254,6 +254,8 @@ def _vocabulary(path: Path, datasets_yaml: Path) -> Vocabulary:
         rows = dataset.similar_rows(dataset.pairs[0], len(texts), threshold) if filtered else None
         lines.extend(texts if rows is None else [texts[row] for row in rows])
     size = section.whole("max_features", -1)
+    if size != -1:
+        check_size(f"max_features in {path}", size, all_words="-1")
     min_df, max_df = section.get("min_df"), section.get("max_df")
     return VocabularyConfig(
         size=None if size == -1 else size,

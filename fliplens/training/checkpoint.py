@@ -24,9 +24,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fliplens.distributed import Group
 from fliplens.embeddings import Embeddings
 from fliplens.encoding import encode_texts
-from fliplens.errors import FliplensWarning, InputError
+from fliplens.errors import FliplensWarning, InputError, InterruptedRunError
 from fliplens.files import atomic_file
 from fliplens.recipes import TrainConfig
 from fliplens.training.state import STATE_VERSION, TrainState
@@ -35,7 +36,7 @@ from fliplens.views import Views
 if TYPE_CHECKING:
     from fliplens.encoders import Encoder
 
-__all__ = ["Checkpoint", "identity_of", "job_of"]
+__all__ = ["Checkpoint", "identity_of", "interruption", "job_of"]
 
 STATE, WORDS = "state.safetensors", "words.npy"
 OURS = re.compile(r"state\.safetensors|words\.npy|words\.npy\.parts|words\.manifest\.json|\..+\.tmp(\.old)?")
@@ -69,6 +70,7 @@ class Checkpoint:
         self._job: dict[str, Any] = {}
         self._opened = False
         self._state: TrainState | None = None
+        self._kept = False
         self._due = time.monotonic() + every_seconds
         self._warned = False
 
@@ -115,6 +117,7 @@ class Checkpoint:
     def take_state(self) -> TrainState | None:
         """Return the state to go on from, if one was found, and let go of it."""
         state, self._state = self._state, None
+        self._kept = state is not None
         if state is not None and self._notify is not None:
             where = "the end of training" if state.finished else f"step {state.step} (pass {state.number})"
             self._notify(f"going on from {where}, kept in {self.folder}")
@@ -126,6 +129,11 @@ class Checkpoint:
         """Whether there is a state to go on from that nobody has taken yet."""
         return self._state is not None
 
+    @property
+    def is_kept(self) -> bool:
+        """Whether the folder holds the state that was last taken from it or written to it."""
+        return self._kept
+
     def is_due(self) -> bool:
         """Return whether it is time to write again."""
         return time.monotonic() >= self._due
@@ -135,6 +143,7 @@ class Checkpoint:
 
         A disk that fills warns once and never stops training.
         """
+        self._kept = False
         try:
             with atomic_file(self.folder / STATE) as stream:
                 state.write(stream, self._job)
@@ -145,6 +154,7 @@ class Checkpoint:
             return False
         finally:
             self._due = time.monotonic() + self.every_seconds
+        self._kept = True
         return True
 
     def word_vectors(self, encoder: Encoder, words: Sequence[str], *, show_progress: bool) -> NDArray[np.float32]:
@@ -190,8 +200,10 @@ class Checkpoint:
                 f"expected a checkpoint in {path}, found one that cannot be read "
                 f"({' '.join(str(error).split())[:120]}): pass --overwrite (overwrite=True) to start anew"
             ) from error
-        if job != self._job:
-            differs = sorted(name for name in {*job, *self._job} if job.get(name) != self._job.get(name))
+        differs = sorted(
+            name for name in {*job, *self._job} if _canonical(job.get(name)) != _canonical(self._job.get(name))
+        )
+        if differs:
             raise InputError(
                 f"expected a checkpoint of this job in {self.folder}, found one of another (it differs in "
                 f"{', '.join(differs)}): run that job again to finish it, or pass --overwrite (overwrite=True) to "
@@ -224,15 +236,36 @@ class Checkpoint:
         self._warned = True
 
 
+def _canonical(value: Any) -> str:
+    """Return one text for one JSON value: 1 and 1.0 are equal numbers, but one text and a share of all texts."""
+    return json.dumps(value, sort_keys=True)
+
+
+def interruption(done: str, checkpoint: Checkpoint | None, group: Group) -> InterruptedRunError:
+    """Return the error of a run that was asked to stop: how far it came, what is kept, and how to go on.
+
+    Args:
+        done: how far the run came.
+        checkpoint: what keeps its state, if something does.
+        group: the processes that train together.
+    """
+    if checkpoint is None:
+        kept = "nothing was kept, start again" if group.is_first else "process 0 keeps it"
+    elif checkpoint.is_kept:
+        kept = f"kept in {checkpoint.folder}: run the same command again to go on"
+    else:
+        kept = "run the same command again to go on from the last checkpoint, if there is one"
+    return InterruptedRunError(f"{done}; {kept}")
+
+
 def identity_of(embeddings: Embeddings | None) -> dict[str, Any] | None:
-    """Return what tells embeddings from others: shape, the manifest's hashes, and a hash of some rows."""
+    """Return what tells embeddings from others: shape, `Embeddings.storage`, and a hash of some rows as read."""
     if embeddings is None:
         return None
     rows = np.unique(np.linspace(0, len(embeddings) - 1, SAMPLED_ROWS).astype(np.int64))
-    manifest = embeddings.manifest
     return {
         "shape": list(embeddings.shape),
-        "parts": None if manifest is None else hashlib.sha256("".join(manifest.sha256).encode()).hexdigest(),
+        "storage": embeddings.storage(),
         "sample": hashlib.sha256(embeddings.rows(rows).tobytes()).hexdigest(),
     }
 

@@ -38,7 +38,7 @@ class MetricsWriter(Protocol):
         """Get ready for records past `step`.
 
         Called once, before the first record. What an interrupted run of the same job wrote past `step` comes
-        again and is dropped.
+        again and is dropped; at step 0 that is everything, the record of the start included.
 
         Args:
             job: plain JSON values that tell this training run from every other.
@@ -80,7 +80,7 @@ class JsonLines:
         """See `MetricsWriter`."""
         self.check(job)
         kept = [json.dumps({"job": _digest(job)})]
-        if self.path.is_file() and self._job_of_file() == _digest(job):
+        if step > 0 and self.path.is_file() and self._job_of_file() == _digest(job):
             kept += [line for line, record in self._lines() if record.get("step", step + 1) <= step]
         try:
             with atomic_file(self.path) as stream:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 import warnings
 from collections.abc import Callable
@@ -9,7 +10,7 @@ from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from itertools import count, islice
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,14 +20,14 @@ from torch import Tensor
 from fliplens.anchoring import Coordinates
 from fliplens.devices import multiplies_bfloat16
 from fliplens.distributed import Group
-from fliplens.errors import FliplensError, FliplensWarning, InputError, InterruptedRunError
+from fliplens.errors import FliplensError, FliplensWarning, InputError
 from fliplens.metrics import accuracy, hits
 from fliplens.objective import Bags, Factors, Precision, Workspace, accumulate, soft_threshold_
 from fliplens.progress import Progress
 from fliplens.reading import score_blocks, top_n
 from fliplens.recipes import TrainConfig
 from fliplens.sampling import Sampler, share_for
-from fliplens.training.checkpoint import Checkpoint, job_of
+from fliplens.training.checkpoint import Checkpoint, interruption, job_of
 from fliplens.training.log import MetricsWriter
 from fliplens.training.optimiser import Optimiser
 from fliplens.training.start import starting_state
@@ -37,10 +38,12 @@ __all__ = ["TrainResult", "train"]
 
 LOG_STEPS = 20
 """Steps between two records of the loss."""
+LARGEST_SCORE = 1e37
+"""Scores up to here are exact in float32, and can still be added up."""
 
 
 class DivergedError(FliplensError):
-    """The loss stopped being finite."""
+    """The loss or the weights left what float32 holds."""
 
 
 @dataclass(frozen=True)
@@ -107,7 +110,7 @@ def train(
         InputError: a rank above d, anchor words without vectors, views that do not fit together, a checkpoint or
             metrics of another job.
         InterruptedRunError: `stop` was true, here or in another process of the group.
-        FliplensError: the loss stopped being finite.
+        FliplensError: the loss or the weights left what float32 holds.
     """
     device = device or torch.device("cpu")
     group = group or Group()
@@ -145,6 +148,8 @@ def train(
             checkpoint.open(job)
     if group.is_first:
         found = None if checkpoint is None else checkpoint.take_state()
+        if found is not None and checkpoint is not None:
+            _check_shapes(found, data.counts.shape[1], rank, dim, checkpoint)
         started = time.perf_counter()
         state = found or starting_state(data, config, rank, word_vectors, show_progress=show_progress)
         state.spent += 0.0 if found else time.perf_counter() - started
@@ -232,9 +237,10 @@ class _Trainer:
 
         Raises:
             InterruptedRunError: asked to stop.
-            DivergedError: the loss stopped being finite.
+            DivergedError: the loss or the weights left what float32 holds.
         """
         state = self.state
+        asked = False
         if not state.history:
             score = self._score()
             if score is not None:
@@ -250,12 +256,12 @@ class _Trainer:
                     for one in gathered:
                         asked = self.step(one)
                         bar.update()
-                        if asked:
-                            self._interrupt()
-                        if self.checkpoint is not None and self.checkpoint.is_due():
-                            self._check_finite()
-                            self.checkpoint.save(state)
+                        # The last step of a pass is kept together with the end of the pass, whose record is of the
+                        # same step: a run that goes on from between them would log it again.
+                        if state.position * self.config.passes < self.n_steps:
+                            self._keep(asked)
                 bar.note(self._end_pass())
+                self._keep(asked)
 
     def _gather(self, numbered: tuple[int, NDArray[np.int64]]) -> _Batch:
         """Return what a step on some rows needs of them; on CUDA a thread of its own calls this ahead of time."""
@@ -386,23 +392,56 @@ class _Trainer:
         self.optimiser.set_factor(factor)
 
     def _check_finite(self) -> None:
-        if not np.isfinite(self.state.loss):
+        """Refuse a loss, or weights, that float32 does not hold: the loss is that from before the last update."""
+        state = self.state
+        if not np.isfinite(state.loss):
             raise DivergedError(
-                f"expected a finite loss, found {self.state.loss} in pass {self.state.number}: "
-                "lower the learning rates"
+                f"expected a finite loss, found {state.loss} in pass {state.number}: lower the learning rates"
+            )
+        largest = _largest_score(state.factors)
+        if not largest < LARGEST_SCORE:
+            raise DivergedError(
+                f"expected weights whose scores stay within float32's range, found some of up to {largest:.1e} in "
+                f"pass {state.number}: lower the learning rates"
             )
 
-    def _interrupt(self) -> NoReturn:
-        """Write the state and leave."""
+    def _keep(self, asked: bool) -> None:
+        """Write the state where it is time to, or training has ended; leave if one of the processes was asked to."""
+        due = self.checkpoint is not None and (self.state.finished or self.checkpoint.is_due())
+        if not (asked or due):
+            return
         self._check_finite()
-        done = f"interrupted after step {self.state.step} of {self.n_steps}"
-        if self.checkpoint is None:
-            kept = "nothing was kept, start again" if self.group.is_first else "process 0 keeps it"
-        elif self.checkpoint.save(self.state):
-            kept = f"kept in {self.checkpoint.folder}: run the same command again to go on"
-        else:
-            kept = "run the same command again to go on from the last checkpoint, if there is one"
-        raise InterruptedRunError(f"{done}; {kept}")
+        if self.checkpoint is not None:
+            self.checkpoint.save(self.state)
+        if asked:
+            done = f"interrupted after step {self.state.step} of {self.n_steps}"
+            raise interruption(done, self.checkpoint, self.group)
+
+
+def _largest_score(factors: Factors) -> float:
+    """Return an upper bound of the score of any word for any vector of length 1; NaN if a weight is."""
+    last = factors.E1 if factors.E2 is None else factors.E2
+    bound = _largest(last) * math.sqrt(last.shape[1])
+    if factors.E2 is not None:
+        bound *= _largest(factors.E1) * factors.E1.shape[1]
+    return bound + _largest(factors.b)
+
+
+def _largest(tensor: Tensor) -> float:
+    """Return the largest magnitude in a tensor, without a copy of it; NaN if one is in it."""
+    return max(abs(float(value)) for value in tensor.aminmax())
+
+
+def _check_shapes(state: TrainState, n_words: int, rank: int | None, dim: int, checkpoint: Checkpoint) -> None:
+    """Refuse a state of other data, if ever a checkpoint's description lets one through."""
+    width = dim if rank is None else rank
+    expected = [(n_words, width), *([] if rank is None else [(width, dim)]), (n_words,), (dim,)]
+    found = [tuple(tensor.shape) for tensor in state.factors.tensors()] + [state.coordinates.mean.shape]
+    if found != expected:
+        raise InputError(
+            f"expected a checkpoint of {n_words} words, rank {rank or 'full'} and {dim} dimensions in "
+            f"{checkpoint.folder}, found weights of {' and '.join(map(str, found))}: delete that folder to start anew"
+        )
 
 
 def _rank(config: TrainConfig, dim: int) -> int | None:
