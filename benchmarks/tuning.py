@@ -255,7 +255,7 @@ def _accuracy(part: Slice, result: TrainResult, away: ExplainingAway | None = No
 
 # Decoding ------------------------------------------------------------------------------------------------------
 
-DECODINGS: dict[str, dict[str, int]] = {
+DECODINGS: dict[str, dict[str, Any]] = {
     "default": {},
     "pool 8": {"pool": 8},
     "pool 16": {"pool": 16},
