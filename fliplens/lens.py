@@ -407,9 +407,9 @@ class Lens:
         return load_lens(source, vocabulary=vocabulary)
 
 
-def check_prior(prior: float) -> None:
+def check_prior(prior: object) -> None:
     """Refuse a position of the prior dial that is no number, or outside 0..1."""
-    if isinstance(prior, bool) or not isinstance(prior, Real) or not 0.0 <= prior <= 1.0:
+    if isinstance(prior, bool) or not isinstance(prior, Real) or not 0.0 <= float(prior) <= 1.0:
         raise InputError(f"expected prior from 0 to 1, as a number, found {prior!r}")
 
 

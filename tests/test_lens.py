@@ -204,7 +204,7 @@ def test_numbers_of_numpy_are_numbers() -> None:
         found = lens.top(vectors, n, prior=prior)
         np.testing.assert_array_equal(found.indices, expected.indices)
         np.testing.assert_array_equal(found.scores, expected.scores)
-    assert len(lens.words(vectors[0], n=np.int64(3))) == 3
+        assert len(lens.words(vectors[0], n=n)) == 3
 
 
 def test_lists_are_vectors_and_texts_are_not() -> None:
