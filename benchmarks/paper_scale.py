@@ -8,6 +8,7 @@ know before its first step, and to learn explaining away after its last, is meas
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import tempfile
 import time
@@ -175,6 +176,7 @@ def _steps(
 
     from fliplens.devices import resolve_device
     from fliplens.recipes import TrainConfig
+    from fliplens.sampling import share_for
     from fliplens.training import train
     from fliplens.views import Views
 
@@ -183,7 +185,10 @@ def _steps(
     device = resolve_device("auto")
     memory.restart()
     before = memory.peak_gb
-    trained = train(some, TrainConfig(rank=RANK, passes=1, batch_size=size, softmax=softmax), device=device)
+    config = TrainConfig(rank=RANK, batch_size=size, softmax=softmax)
+    # Steps are those of the whole training, of which a few are timed.
+    share = share_for(config.passes * -(-ROWS // size))
+    trained = train(some, dataclasses.replace(config, passes=1, share=share), device=device)
     used = memory.peak_gb - before
     # The anchor is made once; its seconds are no steps'.
     start, end = (trained.history[at].seconds for at in (0, -1))
