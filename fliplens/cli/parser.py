@@ -145,7 +145,7 @@ def _fit(commands: Commands, common: OneLineParser) -> None:
     data.add_argument("--dev-texts", metavar="F", help="text to stop on (default: a seeded share is held out)")
     data.add_argument("--dev-embeddings", metavar="F.npy", help="its vectors")
     data.add_argument("--dev-paired", metavar="F.npy", help="its second view")
-    data.add_argument("--encoder", metavar="ENCODER", help="what made the vectors (default: their manifest's)")
+    data.add_argument("-e", "--encoder", metavar="ENCODER", help="what made the vectors (default: their manifest's)")
     data.add_argument("--verify", action="store_true", help="compare the vectors' files with their manifests' hashes")
     data.add_argument("--drop-bad-rows", action="store_true", help="go on without rows of NaN or infinite values")
     model = fit.add_argument_group("model")
