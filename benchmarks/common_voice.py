@@ -11,23 +11,22 @@ import time
 from functools import partial
 from typing import Any
 
-from benchmarks.registry import Benchmark, peak_memory_gb, require_data
+from benchmarks.registry import Benchmark, common_voice_texts, common_voice_vectors, peak_memory_gb
+from benchmarks.report import with_error
 
 
 def _fit_and_score(
     *, rank: Any, paired: bool = False, recipe: str = "default", hold_out: float = 0.0
 ) -> dict[str, Any]:
     """Train one lens and score it on dev, each part timed by itself."""
-    from fliplens import TrainConfig, Vocabulary, evaluate, fit, load_encoder, open_embeddings
-    from fliplens.files import read_lines
+    from fliplens import TrainConfig, Vocabulary, evaluate, fit, load_encoder
     from fliplens.training import train
     from fliplens.views import Views
 
-    folder = require_data() / "common-voice"
-    texts, dev_texts = read_lines(folder / "en.train.txt"), read_lines(folder / "en.dev.txt")
-    views = ("en", "en-noisy")
-    train_views = [open_embeddings(folder / f"{view}.train.minilm.npy") for view in views]
-    dev = [open_embeddings(folder / f"{view}.dev.minilm.npy") for view in views]
+    texts, dev_texts = common_voice_texts("en", "train"), common_voice_texts("en", "dev")
+    train_views, dev = (
+        [common_voice_vectors(view, split) for view in ("en", "en-noisy")] for split in ("train", "dev")
+    )
     vocabulary = Vocabulary.from_texts(texts)
     anchored = recipe == "default"
     encoder = _Timed(load_encoder("minilm")) if anchored else None
@@ -102,12 +101,10 @@ def _evaluation() -> dict[str, Any]:
 
     import numpy as np
 
-    from fliplens import TrainConfig, Vocabulary, evaluate, fit, open_embeddings
-    from fliplens.files import read_lines
+    from fliplens import TrainConfig, Vocabulary, evaluate, fit
 
-    folder = require_data() / "common-voice"
-    texts, dev_texts = read_lines(folder / "en.train.txt"), read_lines(folder / "en.dev.txt")
-    train, dev = (open_embeddings(folder / f"en.{split}.minilm.npy") for split in ("train", "dev"))
+    texts, dev_texts = common_voice_texts("en", "train"), common_voice_texts("en", "dev")
+    train, dev = (common_voice_vectors("en", split) for split in ("train", "dev"))
     # Which words a lens reads does not change how long they take to compare: one short pass will do.
     lens = fit(
         texts[:2000],
@@ -127,11 +124,7 @@ def _evaluation() -> dict[str, Any]:
 
 
 def _percent(view: str, position: str) -> Any:
-    def cell(result: dict[str, Any]) -> str:
-        one = result[view]["accuracy"][position]
-        return f"{100 * one['mean']:.2f} ± {100 * one['se']:.2f}"
-
-    return cell
+    return lambda result: with_error(result[view]["accuracy"][position])
 
 
 def _reached(accuracy: float, result: dict[str, Any]) -> str:

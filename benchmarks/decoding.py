@@ -13,7 +13,8 @@ from typing import Any
 
 from benchmarks.reading import N as WORDS
 from benchmarks.reading import plain_ways
-from benchmarks.registry import Benchmark, require_data
+from benchmarks.registry import Benchmark, common_voice_texts, common_voice_vectors
+from benchmarks.report import with_error
 
 REPEATS = 5
 
@@ -29,18 +30,16 @@ def _compare(*, rank: Any, rows: int | None = None) -> dict[str, Any]:
     import numpy as np
     import torch
 
-    from fliplens import TrainConfig, Vocabulary, evaluate, fit, load_encoder, open_embeddings
-    from fliplens.files import read_lines
+    from fliplens import TrainConfig, Vocabulary, evaluate, fit, load_encoder
 
-    folder = require_data() / "common-voice"
-    texts, vectors = read_lines(folder / "en.train.txt"), open_embeddings(folder / "en.train.minilm.npy")
+    texts, vectors = common_voice_texts("en", "train"), common_voice_vectors("en", "train")
     if rows is None:
-        dev_texts = read_lines(folder / "en.dev.txt")
-        views = {name: open_embeddings(folder / f"{name}.dev.minilm.npy") for name in ("en", "en-noisy")}
+        dev_texts = common_voice_texts("en", "dev")
+        views = {name: common_voice_vectors(name, "dev") for name in ("en", "en-noisy")}
     else:
         unseen = np.arange(rows, rows + 1000)
         dev_texts = [texts[row] for row in unseen]
-        noisy = open_embeddings(folder / "en-noisy.train.minilm.npy")
+        noisy = common_voice_vectors("en-noisy", "train")
         views = {"en": vectors.subset(unseen), "en-noisy": noisy.subset(unseen)}
         texts, vectors = texts[:rows], vectors.subset(np.arange(rows))
     lens = fit(
@@ -93,11 +92,7 @@ def _full() -> dict[str, Any]:
 
 
 def _percent(decoding: str, view: str, position: str) -> Any:
-    def cell(result: dict[str, Any]) -> str:
-        one = result["accuracy"][decoding][view][position]
-        return f"{100 * one['mean']:.2f} ± {100 * one['se']:.2f}"
-
-    return cell
+    return lambda result: with_error(result["accuracy"][decoding][view][position])
 
 
 BENCHMARKS = [
@@ -118,10 +113,7 @@ BENCHMARKS = [
             "plain, s": lambda result: f"{result['seconds']['plain']:.2f}",
             "explain-away, s": lambda result: f"{result['seconds']['explain-away']:.2f}",
             "ratio": lambda result: f"{result['ratio']:.1f}",
-            # Results of before have none.
-            "best of plain torch, s": lambda result: (
-                f"{result['torch_seconds']:.2f}" if "torch_seconds" in result else ""
-            ),
+            "best of plain torch, s": lambda result: f"{result['torch_seconds']:.2f}",
         },
         needs_data=True,
     ),

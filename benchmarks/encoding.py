@@ -13,7 +13,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from benchmarks.registry import Benchmark, matrix_product_peak, require_data
+from benchmarks.registry import Benchmark, common_voice_texts, matrix_product_peak
 
 ROUNDS = 7
 SENTENCES = 1500
@@ -28,9 +28,7 @@ def _installed() -> list[str]:
 
 
 def _common_voice() -> list[str]:
-    from fliplens.files import read_lines
-
-    texts = read_lines(require_data() / "common-voice" / "en.dev.txt")
+    texts = common_voice_texts("en", "dev")
     # As a corpus comes: not sorted by anything.
     return texts[:: max(1, len(texts) // SENTENCES)][:SENTENCES]
 

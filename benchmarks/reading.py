@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.registry import Benchmark, matrix_product_peak, require_data
+from benchmarks.registry import Benchmark, common_voice_texts, common_voice_vectors, matrix_product_peak
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -50,16 +50,14 @@ def _real(rows: int = ROWS) -> dict[str, Any]:
     """Read en.dev by a lens of en.train, one pass from sentence means: any real lens would do."""
     import torch
 
-    from fliplens import TrainConfig, fit, open_embeddings
-    from fliplens.files import read_lines
+    from fliplens import TrainConfig, fit
 
-    folder = require_data() / "common-voice"
     lens = fit(
-        read_lines(folder / "en.train.txt"),
-        open_embeddings(folder / "en.train.minilm.npy"),
+        common_voice_texts("en", "train"),
+        common_voice_vectors("en", "train"),
         config=TrainConfig(passes=1, anchor="sentences"),
     )
-    vectors = open_embeddings(folder / "en.dev.minilm.npy").block(0, rows)
+    vectors = common_voice_vectors("en", "dev").block(0, rows)
     return _compare(lens.factors, torch.from_numpy(vectors), lens.bias())
 
 

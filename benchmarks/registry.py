@@ -15,7 +15,10 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from fliplens.embeddings import Embeddings
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = Path(__file__).resolve().parent / "results"
@@ -74,6 +77,20 @@ def require_data() -> Path:
     if folder is None:
         raise SystemExit(NO_DATA)
     return folder
+
+
+def common_voice_texts(name: str, split: str) -> list[str]:
+    """Return the sentences of Common Voice in one language: en, de, fr; train or dev."""
+    from fliplens.files import read_lines
+
+    return read_lines(require_data() / "common-voice" / f"{name}.{split}.txt")
+
+
+def common_voice_vectors(name: str, split: str) -> Embeddings:
+    """Return MiniLM's vectors of the same sentences, en, or of their noisy channel, en-noisy."""
+    from fliplens import open_embeddings
+
+    return open_embeddings(require_data() / "common-voice" / f"{name}.{split}.minilm.npy")
 
 
 def run_case(benchmark: str, case: str) -> dict[str, Any]:

@@ -36,6 +36,11 @@ def _machines(ran: list[dict[str, Any]]) -> str:
     return f"{' and '.join(processors)}, {speed} GFLOP/s in a float32 matrix product, torch {' and '.join(versions)}"
 
 
+def with_error(metric: dict[str, Any]) -> str:
+    """Return a metric's mean and standard error, per cent."""
+    return f"{100 * metric['mean']:.2f} ± {100 * metric['se']:.2f}"
+
+
 def with_results(text: str) -> str:
     """Return a page with every block between benchmark markers written anew from the committed results.
 

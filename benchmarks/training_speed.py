@@ -8,7 +8,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from benchmarks.registry import AnonymousMemory, Benchmark, require_data
+from benchmarks.registry import AnonymousMemory, Benchmark, common_voice_texts, common_voice_vectors
 
 RANK = 384
 ROUNDS = 3
@@ -17,13 +17,11 @@ METHODS = ("plain", "paper", "default")
 
 def _load() -> tuple[Any, Any, Any]:
     """Return the vocabulary, counts and vectors of en.train."""
-    from fliplens import Vocabulary, open_embeddings
-    from fliplens.files import read_lines
+    from fliplens import Vocabulary
 
-    folder = require_data() / "common-voice"
-    texts = read_lines(folder / "en.train.txt")
+    texts = common_voice_texts("en", "train")
     vocabulary = Vocabulary.from_texts(texts)
-    return vocabulary, vocabulary.counts(texts), open_embeddings(folder / "en.train.minilm.npy")
+    return vocabulary, vocabulary.counts(texts), common_voice_vectors("en", "train")
 
 
 def _one_pass(method: str) -> Callable[[], float]:
@@ -89,15 +87,12 @@ def _to_the_end() -> dict[str, Any]:
     import torch
 
     from benchmarks.plain import recall, train_plain
-    from fliplens import open_embeddings
-    from fliplens.files import read_lines
 
     vocabulary, counts, vectors = _load()
-    folder = require_data() / "common-voice"
-    known = vocabulary.references(read_lines(folder / "en.dev.txt")).counts
+    known = vocabulary.references(common_voice_texts("en", "dev")).counts
     dev = {
-        name: torch.from_numpy(open_embeddings(folder / f"{file}.dev.minilm.npy").to_numpy())
-        for name, file in (("text", "en"), ("noisy", "en-noisy"))
+        name: torch.from_numpy(common_voice_vectors(view, "dev").to_numpy())
+        for name, view in (("text", "en"), ("noisy", "en-noisy"))
     }
     matrix = torch.from_numpy(vectors.to_numpy())
     order = np.random.default_rng(0).permutation(len(vectors))

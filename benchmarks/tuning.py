@@ -13,7 +13,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 from unittest import mock
 
-from benchmarks.registry import ROOT, Benchmark, require_data
+from benchmarks.registry import ROOT, Benchmark, common_voice_texts, common_voice_vectors
 
 if TYPE_CHECKING:
     import numpy as np
@@ -54,18 +54,15 @@ class Setting:
 def _slice(name: str) -> Slice:
     import numpy as np
 
-    from fliplens import Vocabulary, open_embeddings
+    from fliplens import Vocabulary
     from fliplens.corpora.installed import installed_sentences
-    from fliplens.files import read_lines
     from fliplens.views import Views
 
     if name == "docs":
         texts = list(installed_sentences(DOCUMENTATION_ROWS))
     else:
-        lines = read_lines(require_data() / "common-voice" / f"{name}.train.txt")
-        texts = lines if name == "en" else lines[:MOST_ROWS]
-    ready = require_data() / "common-voice" / f"{name}.train.minilm.npy"
-    vectors = open_embeddings(ready) if ready.is_file() else _encoded(texts)
+        texts = common_voice_texts(name, "train")[: None if name == "en" else MOST_ROWS]
+    vectors = common_voice_vectors("en", "train") if name == "en" else _encoded(texts)
     first = len(texts) - HELD_OUT
     vocabulary = Vocabulary.from_texts(texts[:first])
     counts = vocabulary.counts(texts[:first])
@@ -139,14 +136,13 @@ def _optimiser(kind: str, part: Slice, n_steps: int) -> type:
             self.taken += 1
             factors = self.state.factors
             if 3 * self.taken > 2 * n_steps and (self.taken % 10 == 0 or self.taken == n_steps):
-                names = [name for name in ("E1", "E2", "b") if getattr(factors, name) is not None]
                 if self.total is None:
                     self.total = factors.map(torch.zeros_like)
                 self.seen += 1
-                for name in names:
-                    total = getattr(self.total, name).add_(getattr(factors, name).detach())
+                for total, one in zip(self.total.tensors(), factors.tensors(), strict=True):
+                    total.add_(one.detach())
                     if self.taken == n_steps:
-                        getattr(factors, name).data.copy_(total / self.seen)
+                        one.data.copy_(total / self.seen)
 
     class ByFrequency(Optimiser):
         """E1's rates in proportion to the fourth root of a word's frequency, 1 at ten, from 0.2 to 3."""

@@ -225,6 +225,10 @@ class Stops(ToyEncoder):
         return super().encode(inputs)
 
 
+class StopsLow(Stops):
+    precision = "bfloat16"
+
+
 @pytest.mark.parametrize("out", ["vectors.npy", "folder"])
 def test_an_interrupted_job_goes_on_and_encodes_nothing_twice(tmp_path: Path, out: str) -> None:
     texts = toy_texts(45)
@@ -378,9 +382,6 @@ def test_a_single_file_and_its_manifest_must_agree(tmp_path: Path) -> None:
 
 
 def test_a_job_does_not_go_on_in_another_precision(tmp_path: Path) -> None:
-    class StopsLow(Stops):
-        precision = "bfloat16"
-
     texts = toy_texts(25)
     with pytest.raises(KeyboardInterrupt):
         encode_texts(texts, StopsLow(), tmp_path / "f", rows_per_part=10)
@@ -401,9 +402,6 @@ def test_a_job_does_not_go_on_in_another_precision(tmp_path: Path) -> None:
 
 
 def test_a_job_begun_in_another_precision_is_overwritten_when_asked(tmp_path: Path) -> None:
-    class StopsLow(Stops):
-        precision = "bfloat16"
-
     texts = toy_texts(25)
     with pytest.raises(KeyboardInterrupt):
         encode_texts(texts, StopsLow(), tmp_path / "v.npy", rows_per_part=10)
