@@ -16,8 +16,8 @@ from fliplens.decoding import Decoding
 from fliplens.embeddings import Embeddings, EmbeddingsLike
 from fliplens.entities import Entities, read_entities
 from fliplens.errors import InputError
+from fliplens.extractor import Extractor
 from fliplens.files import read_lines
-from fliplens.lens import Lens
 from fliplens.metrics import (
     Estimate,
     accuracy,
@@ -157,7 +157,7 @@ class EvaluationResult:
 
 
 def evaluate(
-    lens: Lens,
+    lens: Extractor,
     texts: Sequence[str] | str | Path,
     embeddings: EmbeddingsLike,
     *,
@@ -173,7 +173,7 @@ def evaluate(
     """Measure a lens on sentences and their vectors.
 
     Args:
-        lens: the lens.
+        lens: the lens, or another method: what it cannot have (perplexity without a softmax) is left out.
         texts: n sentences, or the path of a file with one a line.
         embeddings: their vectors (n, d), in memory or a path.
         paired: vectors of a second view of the same sentences, such as speech.
@@ -184,8 +184,8 @@ def evaluate(
         pool: accuracy looks no deeper than this many top words, as the published script does; no limit by
             default.
         block_rows: rows scored at once, at most; memory is bounded in any case.
-        decoding: how words are chosen: plain, the paper's, or explain-away (`Lens.top`). Perplexity is left out of
-            the latter: it measures the softmax of plain scores, which decoding does not change.
+        decoding: how words are chosen: plain, the paper's, or explain-away (`Extractor.top`). Perplexity is left
+            out of the latter: it measures the softmax of plain scores, which decoding does not change.
 
     Raises:
         InputError: rows that do not match, no sentence with a known word, topn larger than the vocabulary, or
@@ -220,7 +220,9 @@ def evaluate(
     dial = {"with_prior": 1.0, "without_prior": 0.0}
     if prior is not None:
         dial["at_prior"] = prior
-    request = _Request(references, entities, topn, dial, metrics, pool, block_rows, decoding)
+    # Perplexity is a property of the plain softmax.
+    perplexity = metrics == "all" and decoding == "plain" and lens.softmax
+    request = _Request(references, entities, topn, dial, metrics, perplexity, pool, block_rows, decoding)
     return EvaluationResult(
         views={name: _evaluate_view(lens, view, request) for name, view in views.items()},
         topn=topn,
@@ -239,14 +241,10 @@ class _Request:
     topn: int
     dial: dict[str, float]
     metrics: MetricChoice
+    perplexity: bool
     pool: int | None
     block_rows: int | None
     decoding: Decoding
-
-    @property
-    def perplexity(self) -> bool:
-        """Whether perplexity is measured: it is a property of the plain softmax."""
-        return self.metrics == "all" and self.decoding == "plain"
 
     def depth(self, n_words: int) -> int:
         """Return how many top words of each sentence the metrics look at."""
@@ -272,7 +270,7 @@ def _losses(scores: torch.Tensor, counts: csr_matrix) -> NDArray[np.float64]:
     return losses
 
 
-def _evaluate_view(lens: Lens, embeddings: Embeddings, request: _Request) -> ViewResult:
+def _evaluate_view(lens: Extractor, embeddings: Embeddings, request: _Request) -> ViewResult:
     known, n_known = request.references.counts, request.references.n_known
     depth = request.depth(len(lens.vocabulary))
     # Positions of the dial that coincide are read once.
@@ -289,7 +287,8 @@ def _evaluate_view(lens: Lens, embeddings: Embeddings, request: _Request) -> Vie
         biased = buffer[: len(scores)]
         for position, bias in biases.items():
             torch.add(scores, bias, out=biased)
-            best, _ = top_n(biased, depth)
+            best, best_scores = top_n(biased, depth)
+            best[best_scores <= lens.floor] = len(lens.vocabulary)
             top[position][start:stop] = best.cpu().numpy()
             if request.perplexity:
                 losses[position][start:stop] = _losses(biased, known[start:stop])

@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import math
-import operator
-import warnings
-from collections.abc import Callable, Iterator, Sequence
-from numbers import Real
-from pathlib import Path
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -16,23 +12,23 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fliplens.decoding import Decoding, ExplainingAway, check_decoding
-from fliplens.embeddings import Embeddings, EmbeddingsLike, as_embeddings
-from fliplens.errors import EmbeddingSpaceWarning, InputError
+from fliplens.embeddings import Embeddings, EmbeddingsLike
+from fliplens.errors import InputError
+from fliplens.extractor import Extractor, check_prior
 from fliplens.fingerprint import Fingerprint
 from fliplens.objective import Factors
 from fliplens.ordered import Prepared
 from fliplens.reading import Reader, folding_pays, score_blocks, sweep_precision, top_n
 from fliplens.vocabulary import Vocabulary
-from fliplens.words import TopWords, Words
+from fliplens.words import TopWords
 
-__all__ = ["Lens"]
+__all__ = ["DICTIONARY", "Lens"]
 
-DEFAULT_N = 10
-# Rows read from a file and handed on at a time: their vectors and words are what reading a file holds in memory.
-BLOCK_ROWS = 4096
+DICTIONARY = "explaining_away.dictionary"
+"""The name of explain-away's dictionary among the tensors of a lens."""
 
 
-class Lens:
+class Lens(Extractor):
     """A linear map that turns a vector of one embedding space into scored words.
 
     `score(s, P) = W · s - W · m + P · prior`, with W = E1 · E2, and b = prior - W · m. At P = 1 this is the
@@ -68,12 +64,10 @@ class Lens:
                 f"expected a dictionary of shape {tuple(factors.E1.shape)}, E1's, found "
                 f"{tuple(away.dictionary.shape)}: these files belong to different lenses"
             )
+        super().__init__(vocabulary, fingerprint=fingerprint, config=config)
         self.factors = factors.map(lambda tensor: tensor.detach().float().contiguous())
-        self.vocabulary = vocabulary
         self.prior = prior
         self.mean = mean
-        self.fingerprint = fingerprint
-        self.config: dict[str, Any] = config or {}
         self.away = away
         self._prepared: tuple[list[int], Prepared] | None = None
 
@@ -86,13 +80,6 @@ class Lens:
     def rank(self) -> int | None:
         """r; None for the full-rank baseline (LiP)."""
         return None if self.factors.E2 is None else int(self.factors.E2.shape[0])
-
-    @property
-    def encoder(self) -> str | None:
-        """Spec of the encoder whose vectors it reads, if it is known."""
-        encoder = self.config.get("encoder")
-        spec = encoder.get("spec") if isinstance(encoder, dict) else None
-        return spec if isinstance(spec, str) else None
 
     def __repr__(self) -> str:
         rank = "full" if self.rank is None else self.rank
@@ -109,6 +96,25 @@ class Lens:
             config=self.config,
             away=None if self.away is None else self.away.to(device),
         )
+
+    def tensors(self) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Return the published tensors, and ours: prior, mean and the dictionary of explain-away."""
+        E1, E2, b = self.factors.E1, self.factors.E2, self.factors.b.reshape(-1, 1)
+        published = {"E": E1, "b": b} if E2 is None else {"E1": E1, "E2": E2, "b": b}
+        ours = {"prior": self.prior, "mean": self.mean}
+        if self.away is not None:
+            ours[DICTIONARY] = self.away.dictionary.bfloat16()
+        return published, {name: tensor for name, tensor in ours.items() if tensor is not None}
+
+    def describe(self) -> dict[str, Any]:
+        """Return the published name of its kind, its rank and its size, and the settings of explain-away."""
+        model = {
+            "type": "LoLM" if self.rank is None else "FactLoLM",
+            "rank": "full" if self.rank is None else self.rank,
+            "vocabulary_size": len(self.vocabulary),
+            "embedding_dim": self.dim,
+        }
+        return {"model": model, "explaining_away": None if self.away is None else self.away.to_json()}
 
     def bias(self, prior: float = 1.0) -> Tensor:
         """Return the bias (V,) at a position of the prior dial: b + (P - 1) · prior.
@@ -154,37 +160,6 @@ class Lens:
             )
         return self.away
 
-    def check(self, embeddings: EmbeddingsLike, *, finite: bool = True) -> Embeddings:
-        """Return the vectors as `Embeddings` once they are known to fit this lens.
-
-        Args:
-            embeddings: (n, d).
-            finite: whether to read all of them to see that they are finite; False leaves that to the caller.
-
-        Raises:
-            EmbeddingSpaceError: vectors of another size.
-            InputError: vectors that are not finite, or not an (n, d) matrix of floats.
-
-        Warns:
-            EmbeddingSpaceWarning: they look like vectors of another encoder.
-        """
-        vectors = as_embeddings(embeddings)
-        vectors.check_dim(self.dim, made_for="the lens's")
-        if finite:
-            vectors.check_finite()
-        made_by = vectors.manifest.encoder if vectors.manifest is not None else None
-        difference = self.fingerprint.difference(vectors) if self.fingerprint is not None else None
-        if made_by is not None and self.encoder is not None and made_by != self.encoder:
-            difference = f"they were made by {made_by}, the lens is for {self.encoder}"
-        if difference is not None:
-            warnings.warn(
-                f"{vectors.name} may come from another encoder than the lens: {difference}; "
-                "its words mean nothing on them if so",
-                EmbeddingSpaceWarning,
-                stacklevel=2,
-            )
-        return vectors
-
     def scores(self, embeddings: EmbeddingsLike, *, prior: float = 1.0) -> NDArray[np.float32]:
         """Return the scores of all words, (n, V): large, so meant for a few vectors.
 
@@ -197,103 +172,6 @@ class Lens:
         for start, block in score_blocks(vectors, self.factors):
             out[start : start + len(block)] = block.add_(bias).cpu().numpy()
         return out
-
-    def top(
-        self,
-        embeddings: EmbeddingsLike,
-        n: int | None = None,
-        *,
-        prior: float = 1.0,
-        probabilities: bool = True,
-        decoding: Decoding = "plain",
-    ) -> TopWords:
-        """Return the n best words of every vector.
-
-        In plain decoding, words, order and scores are those of `fliplens.ordered`, whatever else is read with a
-        vector and on whatever machine; probabilities are to float32's rounding, as is all that explain-away gives.
-
-        Args:
-            embeddings: (rows, d).
-            n: how many words, 1..V; by default 10, or V where that is less.
-            prior: position of the prior dial, 0..1.
-            probabilities: also the words' shares of the softmax; without them plain reading is faster.
-            decoding: plain scores every word on its own (equation 5); explain-away reads them together
-                (`fliplens.decoding`): scores are then logits, and probabilities those of being in the sentence.
-
-        Raises:
-            InputError: n out of range, or vectors that do not fit (see `check`).
-        """
-        n = self._checked_n(n)
-        vectors = self.check(embeddings)
-        read = self._reading(len(vectors), n, prior, probabilities, decoding)
-        out = TopWords(
-            np.empty((len(vectors), n), dtype=np.int64),
-            np.empty((len(vectors), n), dtype=np.float32),
-            np.empty((len(vectors), n), dtype=np.float32),
-            self.vocabulary,
-        )
-        for start, rows in vectors.blocks(BLOCK_ROWS):
-            top = read(rows)
-            here = slice(start, start + len(rows))
-            out.indices[here], out.scores[here] = top.indices, top.scores
-            out.probabilities[here] = top.probabilities
-        return out
-
-    def top_blocks(
-        self,
-        embeddings: EmbeddingsLike,
-        n: int | None = None,
-        *,
-        prior: float = 1.0,
-        probabilities: bool = True,
-        decoding: Decoding = "plain",
-        drop_bad_rows: bool = False,
-    ) -> Iterator[tuple[NDArray[np.int64], TopWords]]:
-        """Yield the n best words of vectors block by block, in constant memory, reading a file once.
-
-        Args:
-            embeddings: (rows, d).
-            n: how many words, 1..V; by default 10, or V where that is less.
-            prior: position of the prior dial, 0..1.
-            probabilities: see `top`.
-            decoding: see `top`.
-            drop_bad_rows: leave rows of NaN or infinite values out; otherwise the first block with one raises.
-
-        Yields:
-            the numbers (from 0) of some thousand rows, ascending, and their words.
-
-        Raises:
-            InputError: see `top`.
-        """
-        n = self._checked_n(n)
-        vectors = self.check(embeddings, finite=False)
-        read = self._reading(len(vectors), n, prior, probabilities, decoding)
-
-        def blocks() -> Iterator[tuple[NDArray[np.int64], TopWords]]:
-            for start, rows in vectors.blocks(BLOCK_ROWS):
-                good = np.isfinite(rows).all(axis=1)
-                if not good.all() and not drop_bad_rows:
-                    raise vectors.not_finite(start + np.flatnonzero(~good))
-                if good.any():
-                    kept = rows if good.all() else rows[good]
-                    yield start + np.flatnonzero(good), read(kept)
-
-        return blocks()
-
-    def _checked_n(self, n: int | None) -> int:
-        if n is None:
-            n = min(DEFAULT_N, len(self.vocabulary))
-        try:
-            # NumPy's whole numbers are as good as Python's; what is computed from n wants the latter.
-            whole = -1 if isinstance(n, bool | np.bool_) else operator.index(n)
-        except TypeError:
-            whole = -1
-        if not 1 <= whole <= len(self.vocabulary):
-            raise InputError(
-                f"expected n from 1 to {len(self.vocabulary)}, the size of the vocabulary, found {n!r}: "
-                "give a whole number of words"
-            )
-        return whole
 
     def _reader(self, rows: int, probabilities: bool) -> Reader:
         """Return what reads so many rows fastest; its result is the same as any other's."""
@@ -345,72 +223,6 @@ class Lens:
             return self._as_words(*(torch.cat(parts) for parts in zip(*found, strict=True)))
 
         return read
-
-    def _as_words(self, indices: Tensor, scores: Tensor, probabilities: Tensor) -> TopWords:
-        return TopWords(indices.cpu().numpy(), scores.cpu().numpy(), probabilities.cpu().numpy(), self.vocabulary)
-
-    def words(
-        self,
-        embedding: NDArray[np.floating[Any]] | Tensor | Sequence[float],
-        n: int | None = None,
-        *,
-        prior: float = 1.0,
-        decoding: Decoding = "plain",
-    ) -> Words:
-        """Return the n best words of one vector.
-
-        Args:
-            embedding: (d,) or (1, d); to read a text, encode it first.
-            n: how many words, 1..V; by default 10, or V where that is less.
-            prior: position of the prior dial: 1 is the published formula, 0 removes the prior.
-            decoding: plain, or explain-away; see `top`.
-
-        Raises:
-            InputError: more than one vector (use `top`), a text, or see `top`.
-        """
-        vector = embedding if isinstance(embedding, Tensor) else np.asarray(embedding)
-        if isinstance(vector, np.ndarray) and vector.dtype.kind == "U":
-            raise InputError(
-                "expected a vector, found a text: encode it first, load_encoder(lens.encoder).encode([text])[0]"
-            )
-        matrix = vector[None, :] if vector.ndim == 1 else vector
-        if matrix.ndim != 2 or matrix.shape[0] != 1:
-            raise InputError(f"expected one vector (d,), found shape {tuple(vector.shape)}: use top() for many")
-        return self.top(matrix, n, prior=prior, decoding=decoding)[0]
-
-    def save(self, folder: str | Path, *, overwrite: bool = False) -> None:
-        """Write the lens as a folder in the published layout, whole or not at all.
-
-        Args:
-            folder: a new or empty folder.
-            overwrite: replace what `folder` holds.
-        """
-        from fliplens.lens_files import save_lens
-
-        save_lens(self, folder, overwrite=overwrite)
-
-    @classmethod
-    def load(cls, source: str | Path, *, vocabulary: str | Path | None = None) -> Lens:
-        """Load a lens.
-
-        Args:
-            source: a lens folder; `hub:OWNER/REPO[/SUBFOLDER][@REVISION]`; or a bare state dict
-                (`.safetensors`, or a `.pt` of tensors alone).
-            vocabulary: the `vocab.json` of a bare state dict; by default the one in its folder, then in its
-                parent's.
-
-        Raises:
-            InputError: missing, truncated or foreign files, a newer format, or parts that do not fit together.
-        """
-        from fliplens.lens_files import load_lens
-
-        return load_lens(source, vocabulary=vocabulary)
-
-
-def check_prior(prior: object) -> None:
-    """Refuse a position of the prior dial that is no number, or outside 0..1."""
-    if isinstance(prior, bool) or not isinstance(prior, Real) or not 0.0 <= float(prior) <= 1.0:
-        raise InputError(f"expected prior from 0 to 1, as a number, found {prior!r}")
 
 
 def _check_shapes(factors: Factors, n_words: int, prior: Tensor | None, mean: Tensor | None) -> None:

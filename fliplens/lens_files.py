@@ -11,6 +11,8 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +28,7 @@ from fliplens.tokenisation import Tokeniser
 from fliplens.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
-    from fliplens.lens import Lens
+    from fliplens.extractor import Extractor
 
 __all__ = ["FORMAT_VERSION", "LENS_FOLDER", "load_lens", "save_lens"]
 
@@ -35,54 +37,36 @@ MODEL, VOCABULARY, CONFIG, OURS = "model.safetensors", "vocab.json", "config.jso
 LENS_FOLDER = FolderKind(MODEL, r"model\.safetensors|vocab\.json|config\.json|lens\.safetensors|results")
 """A lens folder; `results` are what the published evaluation call writes there, and go with the lens."""
 HUB = "hub:"
-DICTIONARY = "explaining_away.dictionary"
 
 
-def save_lens(lens: Lens, folder: str | Path, *, overwrite: bool) -> None:
+def save_lens(lens: Extractor, folder: str | Path, *, overwrite: bool) -> None:
     """Write `lens` as a folder, whole or not at all; see `Lens.save`."""
     from safetensors.torch import save
 
     with atomic_folder(folder, kind=LENS_FOLDER, overwrite=overwrite) as target:
-        b = lens.factors.b.cpu().reshape(-1, 1).contiguous()
-        E1 = lens.factors.E1.cpu().contiguous()
-        E2 = lens.factors.E2
-        model = {"E": E1, "b": b} if E2 is None else {"E1": E1, "E2": E2.cpu().contiguous(), "b": b}
-        ours: dict[str, Tensor] = {}
-        if lens.prior is not None:
-            ours["prior"] = lens.prior.cpu().contiguous()
-        if lens.mean is not None:
-            ours["mean"] = lens.mean.cpu().contiguous()
+        model, ours = lens.tensors()
         if lens.fingerprint is not None:
             ours["fingerprint.mean"] = torch.from_numpy(lens.fingerprint.mean)
             ours["fingerprint.variance"] = torch.from_numpy(lens.fingerprint.variance)
             ours["fingerprint.mean_norm"] = torch.tensor([lens.fingerprint.mean_norm])
-        if lens.away is not None:
-            ours[DICTIONARY] = lens.away.dictionary.cpu().bfloat16().contiguous()
-        # Through our own file: safetensors makes its files private, and calls a full disk by another name.
-        (target / MODEL).write_bytes(save(model))
-        if ours:
-            (target / OURS).write_bytes(save(ours))
+        for file, tensors in ((MODEL, model), (OURS, ours)):
+            if tensors:
+                kept = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+                # Through our own file: safetensors makes its files private, and calls a full disk by another name.
+                (target / file).write_bytes(save(kept))
         lens.vocabulary.save(target / VOCABULARY)
         config = {
             **lens.config,
             "format_version": FORMAT_VERSION,
-            "model": {
-                "type": "LoLM" if E2 is None else "FactLoLM",
-                "rank": "full" if lens.rank is None else lens.rank,
-                "vocabulary_size": len(lens.vocabulary),
-                "embedding_dim": lens.dim,
-            },
+            **lens.describe(),
             "tokeniser": lens.vocabulary.tokeniser.to_json(),
             "ngram_range": list(lens.vocabulary.ngram_range),
-            "explaining_away": None if lens.away is None else lens.away.to_json(),
         }
         write_json(target / CONFIG, config)
 
 
-def load_lens(source: str | Path, *, vocabulary: str | Path | None = None) -> Lens:
-    """Load a lens from a folder, the Hub or a bare state dict; see `Lens.load`."""
-    from fliplens.lens import Lens
-
+def load_lens(source: str | Path, *, vocabulary: str | Path | None = None) -> Extractor:
+    """Load a lens, or what it is compared with, from a folder, the Hub or a bare state dict; see `Extractor.load`."""
     if str(source).startswith(HUB):
         source = _download(str(source))
     path = Path(source)
@@ -96,20 +80,66 @@ def load_lens(source: str | Path, *, vocabulary: str | Path | None = None) -> Le
         )
     whole = path.is_dir() or path.name == MODEL
     config = _read_config(folder / CONFIG) if whole and (folder / CONFIG).is_file() else {}
-    factors = _read_factors(model)
-    words = _find_vocabulary(folder, vocabulary)
+    tensors = {name.removeprefix("_orig_mod."): tensor for name, tensor in _read_tensors(model).items()}
+    for name, tensor in tensors.items():
+        if not tensor.is_floating_point():
+            raise InputError(f"expected floating-point numbers in {name} of {model}, found {tensor.dtype}")
     # A folder that does not say comes from the published code, which cuts text its own way.
     tokeniser = Tokeniser.from_json(config.get("tokeniser", {"mode": "published"}))
+    words = Vocabulary.load(
+        _find_vocabulary(folder, vocabulary), tokeniser=tokeniser, ngram_range=_ngram_range(config, folder / CONFIG)
+    )
     ours = _read_tensors(folder / OURS) if whole and (folder / OURS).is_file() else {}
+    for names, build in _KINDS:
+        if set(tensors) == names:
+            return build(_Parts(tensors, ours, words, _fingerprint(ours), config, folder / CONFIG))
+    raise InputError(
+        f"expected the tensors {' or '.join(', '.join(sorted(names)) for names, _ in _KINDS)} in {model}, found "
+        f"{', '.join(sorted(tensors)) or 'none'}"
+    )
+
+
+@dataclass(frozen=True)
+class _Parts:
+    """What a folder holds, read."""
+
+    tensors: dict[str, Tensor]
+    ours: dict[str, Tensor]
+    vocabulary: Vocabulary
+    fingerprint: Fingerprint | None
+    config: dict[str, Any]
+    config_path: Path
+
+
+def _lens(parts: _Parts) -> Extractor:
+    from fliplens.lens import Lens
+
+    tensors, ours = parts.tensors, parts.ours
+    b = tensors["b"].float()
+    # Published biases are columns (V, 1).
+    b = b[:, 0] if b.ndim == 2 and b.shape[1] == 1 else b
     return Lens(
-        factors,
-        Vocabulary.load(words, tokeniser=tokeniser, ngram_range=_ngram_range(config, folder / CONFIG)),
+        Factors(E1=tensors["E1" if "E1" in tensors else "E"], E2=tensors.get("E2"), b=b),
+        parts.vocabulary,
         prior=ours.get("prior"),
         mean=ours.get("mean"),
-        fingerprint=_fingerprint(ours),
-        config=config,
-        away=_away(ours, config, folder / CONFIG),
+        fingerprint=parts.fingerprint,
+        config=parts.config,
+        away=_away(ours, parts.config, parts.config_path),
     )
+
+
+def _probe(parts: _Parts) -> Extractor:
+    from fliplens.baselines.probe import Probe
+
+    return Probe(parts.tensors, parts.vocabulary, fingerprint=parts.fingerprint, config=parts.config)
+
+
+_KINDS: tuple[tuple[set[str], Callable[[_Parts], Extractor]], ...] = (
+    ({"E1", "E2", "b"}, _lens),
+    ({"E", "b"}, _lens),
+    ({"E1", "E2", "b", "H", "c", "U", "mean", "scale"}, _probe),
+)
 
 
 def _ngram_range(config: dict[str, Any], path: Path) -> tuple[int, int]:
@@ -130,22 +160,6 @@ def _read_config(path: Path) -> dict[str, Any]:
             "it was written by a newer FLiPLens, upgrade this one"
         )
     return config
-
-
-def _read_factors(path: Path) -> Factors:
-    tensors = {name.removeprefix("_orig_mod."): tensor for name, tensor in _read_tensors(path).items()}
-    names = set(tensors)
-    if names not in ({"E1", "E2", "b"}, {"E", "b"}):
-        raise InputError(
-            f"expected the tensors E1, E2, b (or E, b) in {path}, found {', '.join(sorted(names)) or 'none'}"
-        )
-    for name, tensor in tensors.items():
-        if not tensor.is_floating_point():
-            raise InputError(f"expected floating-point numbers in {name} of {path}, found {tensor.dtype}")
-    b = tensors["b"].float()
-    # Published biases are columns (V, 1).
-    b = b[:, 0] if b.ndim == 2 and b.shape[1] == 1 else b
-    return Factors(E1=tensors["E1" if "E1" in tensors else "E"], E2=tensors.get("E2"), b=b)
 
 
 def _read_tensors(path: Path) -> dict[str, Tensor]:
@@ -193,6 +207,8 @@ def _fingerprint(tensors: dict[str, Tensor]) -> Fingerprint | None:
 
 def _away(tensors: dict[str, Tensor], config: dict[str, Any], path: Path) -> ExplainingAway | None:
     settings = config.get("explaining_away")
+    from fliplens.lens import DICTIONARY
+
     if DICTIONARY not in tensors or settings is None:
         return None
     names = {"pool", "rounds", "shares"}

@@ -138,7 +138,7 @@ def hits(top: NDArray[np.integer[Any]], known: csr_matrix) -> NDArray[np.bool_]:
     """Return which of the top words are in the reference.
 
     Args:
-        top: (n, m) word indices, best first.
+        top: (n, m) word indices, best first; V where a row names fewer words.
         known: (n, V) reference words, any nonzero value, indices sorted.
 
     Returns:
@@ -146,9 +146,9 @@ def hits(top: NDArray[np.integer[Any]], known: csr_matrix) -> NDArray[np.bool_]:
     """
     n, n_words = known.shape
     rows = np.repeat(np.arange(n, dtype=np.int64), np.diff(known.indptr))
-    # One sorted list of (row, word) keys serves all rows at once.
-    keys = rows * n_words + known.indices
-    wanted = np.arange(n, dtype=np.int64)[:, None] * n_words + top
+    # One sorted list of (row, word) keys serves all rows at once; V, no word, is no key of any row.
+    keys = rows * (n_words + 1) + known.indices
+    wanted = np.arange(n, dtype=np.int64)[:, None] * (n_words + 1) + top
     if not len(keys):
         return np.zeros(top.shape, dtype=bool)
     place = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from fliplens.decoding import Decoding
 from fliplens.embeddings import EmbeddingsLike, as_embeddings
 from fliplens.errors import InputError, MissingExtraError
+from fliplens.extractor import Extractor
 from fliplens.files import atomic_file
-from fliplens.lens import Lens
 from fliplens.progress import Progress
 from fliplens.words import TopWords
 
@@ -57,7 +57,7 @@ def check_output(out: str | Path, *, overwrite: bool = False) -> Path:
 
 
 def write_top_words(
-    lens: Lens,
+    lens: Extractor,
     embeddings: EmbeddingsLike,
     out: str | Path,
     n: int | None = None,
@@ -85,14 +85,14 @@ def write_top_words(
         prior: position of the prior dial, 0..1.
         probabilities: also the words' shares of the softmax; null in the file where they are not asked for, which
             is faster.
-        decoding: see `Lens.top`.
+        decoding: see `Extractor.top`.
         texts: what the vectors were made from, one a row; stands for the row number in `.jsonl`.
         drop_bad_rows: leave rows of NaN or infinite values out rather than stop at the first.
         overwrite: replace a file at `out`.
         show_progress: show a bar on stderr.
 
     Raises:
-        InputError: see `check_output` and `Lens.top`; texts of another number than vectors; no finite vector.
+        InputError: see `check_output` and `Extractor.top`; texts of another number than vectors; no finite vector.
         MissingExtraError: `.parquet` without pyarrow.
     """
     out = check_output(out, overwrite=overwrite)
@@ -120,7 +120,7 @@ def write_top_words(
 
 
 @contextmanager
-def _jsonl(stream: IO[bytes], _lens: Lens, texts: Sequence[str] | None) -> Iterator[Write]:
+def _jsonl(stream: IO[bytes], _lens: Extractor, texts: Sequence[str] | None) -> Iterator[Write]:
     def write(rows: NDArray[np.int64], top: TopWords) -> None:
         for row, words in zip(rows.tolist(), top, strict=True):
             item = {"input": row if texts is None else _clean(texts[row]), "words": words.to_json()}
@@ -130,7 +130,7 @@ def _jsonl(stream: IO[bytes], _lens: Lens, texts: Sequence[str] | None) -> Itera
 
 
 @contextmanager
-def _parquet(stream: IO[bytes], lens: Lens, texts: Sequence[str] | None) -> Iterator[Write]:
+def _parquet(stream: IO[bytes], lens: Extractor, texts: Sequence[str] | None) -> Iterator[Write]:
     pa, pq = _pyarrow()
     vocabulary = pa.array(lens.vocabulary.words, type=pa.string())
     fields = [("row", pa.int64())]
@@ -140,8 +140,9 @@ def _parquet(stream: IO[bytes], lens: Lens, texts: Sequence[str] | None) -> Iter
     schema = pa.schema(fields)
 
     def write(rows: NDArray[np.int64], top: TopWords) -> None:
-        n = top.indices.shape[1]
-        offsets = pa.array(np.arange(len(rows) + 1, dtype=np.int32) * n)
+        # A row may have fewer words than were asked for.
+        named = top.indices < len(vocabulary)
+        offsets = pa.array(np.concatenate([[0], named.sum(axis=1).cumsum()]).astype(np.int32))
 
         def lists(values: Any) -> Any:
             return pa.ListArray.from_arrays(offsets, values)
@@ -149,10 +150,10 @@ def _parquet(stream: IO[bytes], lens: Lens, texts: Sequence[str] | None) -> Iter
         columns = [pa.array(rows)]
         if texts is not None:
             columns.append(pa.array([_clean(texts[row]) for row in rows.tolist()], type=pa.string()))
-        columns.append(lists(vocabulary.take(pa.array(top.indices.ravel()))))
-        columns.append(lists(pa.array(top.scores.ravel())))
+        columns.append(lists(vocabulary.take(pa.array(top.indices[named]))))
+        columns.append(lists(pa.array(top.scores[named])))
         # NaN says that they were not asked for: null in the file.
-        columns.append(lists(pa.array(top.probabilities.ravel(), from_pandas=True)))
+        columns.append(lists(pa.array(top.probabilities[named], from_pandas=True)))
         writer.write_batch(pa.record_batch(columns, schema=schema))
 
     with pq.ParquetWriter(stream, schema) as writer:
@@ -173,7 +174,7 @@ def _pyarrow() -> tuple[Any, Any]:
     return pyarrow, pyarrow.parquet
 
 
-_FORMATS: dict[str, Callable[[IO[bytes], Lens, Sequence[str] | None], AbstractContextManager[Write]]] = {
+_FORMATS: dict[str, Callable[[IO[bytes], Extractor, Sequence[str] | None], AbstractContextManager[Write]]] = {
     ".jsonl": _jsonl,
     ".parquet": _parquet,
 }

@@ -56,9 +56,14 @@ class Words(Sequence[Word]):
             for w in self.words
         ]
 
+    @property
+    def largest_probability(self) -> float:
+        """The length of the longest bar; 1 where no word has a probability above 0."""
+        return max((w.probability for w in self.words if w.probability > 0), default=1.0)
+
     def _repr_html_(self) -> str:
         """Return an HTML table with one bar a word; the bar is the probability, the longest one full width."""
-        largest = max((word.probability for word in self.words), default=1.0) or 1.0
+        largest = self.largest_probability
         rows = "".join(
             "<tr>"
             f'<td style="text-align:left">{html.escape(word.word)}</td>'
@@ -84,7 +89,8 @@ class TopWords(Sequence[Words]):
     """The top n words of many vectors, as arrays; an item is one vector's `Words`."""
 
     indices: NDArray[np.int64]
-    """(rows, n) positions in the vocabulary, best first; ties go to the lower index."""
+    """(rows, n) positions in the vocabulary, best first; ties go to the lower index. V where a row has fewer words,
+    which only methods that name few words leave."""
     scores: NDArray[np.float32]
     """(rows, n), in the order of operations that `fliplens.ordered` states."""
     probabilities: NDArray[np.float32]
@@ -103,6 +109,7 @@ class TopWords(Sequence[Words]):
             tuple(
                 Word(self.vocabulary[int(index)], float(score), float(probability))
                 for index, score, probability in zip(*columns, strict=True)
+                if index < len(self.vocabulary)
             )
         )
 

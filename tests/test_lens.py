@@ -19,6 +19,7 @@ from oracles import brute_force_top
 from safetensors.torch import load_file, save_file
 from toys import ToyEncoder, toy_corpus, toy_texts
 
+import fliplens.extractor
 import fliplens.lens
 from fliplens.embeddings import Embeddings
 from fliplens.encoding import encode_texts
@@ -122,7 +123,7 @@ def test_words_without_probabilities_say_so() -> None:
 
 
 def test_blocks_are_the_whole_read_piece_by_piece(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fliplens.lens, "BLOCK_ROWS", 7)
+    monkeypatch.setattr(fliplens.extractor, "BLOCK_ROWS", 7)
     lens = random_lens(V=50)
     s = np.random.default_rng(1).standard_normal((20, 5)).astype(np.float32)
     whole = lens.top(s, 4)

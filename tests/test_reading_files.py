@@ -14,7 +14,7 @@ import pytest
 from commands import environment
 from test_lens import random_lens
 
-import fliplens.lens
+import fliplens.extractor
 from fliplens.embeddings import Embeddings, open_embeddings
 from fliplens.errors import InputError, MissingExtraError
 from fliplens.reading_files import Written, write_top_words
@@ -25,7 +25,7 @@ ROWS = 50
 @pytest.fixture
 def vectors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A file of vectors, read in blocks of which the last is short; rows 3 and 49 are bad in `bad.npy`."""
-    monkeypatch.setattr(fliplens.lens, "BLOCK_ROWS", 8)
+    monkeypatch.setattr(fliplens.extractor, "BLOCK_ROWS", 8)
     rows = np.random.default_rng(0).standard_normal((ROWS, 5)).astype(np.float32)
     np.save(tmp_path / "vectors.npy", rows)
     rows[[3, 49], [0, 4]] = [np.nan, np.inf]

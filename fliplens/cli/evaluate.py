@@ -11,6 +11,7 @@ from fliplens.embeddings import open_embeddings
 from fliplens.entities import read_entities
 from fliplens.errors import InputError
 from fliplens.evaluation import DEFAULT_TOPN, evaluate
+from fliplens.extractor import Extractor
 from fliplens.lens import Lens
 from fliplens.published import evaluate_dataset, write_results
 from fliplens.published.evaluation import inside
@@ -50,7 +51,7 @@ def run(args: argparse.Namespace) -> int:
                 f"expected {flag}, found none: evaluate LENS --texts F --embeddings F.npy, "
                 "or --sdict F --data_yaml F --dataset NAME"
             )
-    lens = Lens.load(args.lens, vocabulary=args.vocab).to(resolve_device(args.device))
+    lens = Extractor.load(args.lens, vocabulary=args.vocab).to(resolve_device(args.device))
     given = Rows.of(
         args.texts,
         open_embeddings(args.embeddings, verify=args.verify),

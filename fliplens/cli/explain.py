@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 
 import numpy as np
 
@@ -11,7 +12,7 @@ from fliplens.devices import resolve_device
 from fliplens.embeddings import Embeddings, Manifest, open_embeddings
 from fliplens.encoders import load_encoder
 from fliplens.errors import InputError
-from fliplens.lens import Lens
+from fliplens.extractor import Extractor
 from fliplens.reading_files import check_output, write_top_words
 
 __all__ = ["run"]
@@ -25,7 +26,7 @@ def run(args: argparse.Namespace) -> int:
         raise InputError("expected no --encoder with --embeddings, found both: these vectors are made already")
     if args.output is not None:
         check_output(args.output, overwrite=args.overwrite)
-    lens = Lens.load(args.lens, vocabulary=args.vocab).to(resolve_device(args.device))
+    lens = Extractor.load(args.lens, vocabulary=args.vocab).to(resolve_device(args.device))
     if args.output is not None:
         return _write(args, lens)
     inputs, vectors = _from_file(args) if args.embeddings is not None else _from_texts(args, lens)
@@ -34,25 +35,26 @@ def run(args: argparse.Namespace) -> int:
         print_json([{"input": one, "words": words.to_json()} for one, words in zip(inputs, top, strict=True)])
         return 0
     for one, words in zip(inputs, top, strict=True):
-        largest = max(word.probability for word in words) or 1.0
+        # Without probabilities the bars are the scores'.
+        bars = [word.score if math.isnan(word.probability) else word.probability for word in words]
         print_table(
             str(one) if args.texts else f"row {one}",
             ["word", "", "score", "probability"],
             [
                 [
                     word.word,
-                    "█" * round(20 * word.probability / largest),
+                    "█" * round(20 * bar / (max(bars) or 1.0)),
                     f"{word.score:.2f}",
-                    f"{word.probability:.3f}",
+                    "" if math.isnan(word.probability) else f"{word.probability:.3f}",
                 ]
-                for word in words
+                for word, bar in zip(words, bars, strict=True)
             ],
             left=2,
         )
     return 0
 
 
-def _write(args: argparse.Namespace, lens: Lens) -> int:
+def _write(args: argparse.Namespace, lens: Extractor) -> int:
     """Write the words of every input to a file, and tell how many."""
     if args.embeddings is not None:
         texts, vectors = None, open_embeddings(args.embeddings, verify=args.verify)
@@ -90,7 +92,7 @@ def _from_file(args: argparse.Namespace) -> tuple[list[int], Embeddings]:
     return rows.tolist(), vectors
 
 
-def _from_texts(args: argparse.Namespace, lens: Lens) -> tuple[list[str], Embeddings]:
+def _from_texts(args: argparse.Namespace, lens: Extractor) -> tuple[list[str], Embeddings]:
     """Return texts and their vectors, by the encoder that the lens records."""
     spec = args.encoder or lens.encoder
     if spec is None:

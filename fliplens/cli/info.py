@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from fliplens.cli.output import print_json, print_table
+from fliplens.extractor import Extractor
 from fliplens.lens import Lens
 
 __all__ = ["describe", "print_description", "run"]
@@ -17,7 +18,7 @@ KINDS: dict[str, type] = {"format_version": int, "fliplens_version": str}
 
 def run(args: argparse.Namespace) -> int:
     """Describe a lens."""
-    description = describe(Lens.load(args.lens, vocabulary=args.vocab))
+    description = describe(Extractor.load(args.lens, vocabulary=args.vocab))
     if args.json:
         print_json(description)
     else:
@@ -25,15 +26,21 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def describe(lens: Lens) -> dict[str, Any]:
+def describe(lens: Extractor) -> dict[str, Any]:
     """Return what is known of a lens as plain JSON values."""
+    linear: dict[str, Any] = {}
+    if isinstance(lens, Lens):
+        linear = {
+            "rank": "full" if lens.rank is None else lens.rank,
+            "prior": "stored" if lens.prior is not None else "the whole bias",
+            "exact_zeros": float((lens.factors.E1 == 0).float().mean()),
+        }
     return {
+        "kind": lens.kind,
         "words": len(lens.vocabulary),
         "dim": lens.dim,
-        "rank": "full" if lens.rank is None else lens.rank,
         "encoder": lens.encoder,
-        "prior": "stored" if lens.prior is not None else "the whole bias",
-        "exact_zeros": float((lens.factors.E1 == 0).float().mean()),
+        **linear,
         "tokeniser": lens.vocabulary.tokeniser.to_json(),
         "ngram_range": list(lens.vocabulary.ngram_range),
         "first_words": list(lens.vocabulary.words[:10]),
@@ -50,14 +57,18 @@ def print_description(title: str, description: dict[str, Any]) -> None:
     """Write a description as a table of names and values."""
     data, training, recipe = (description.get(name, {}) for name in ("data", "training", "recipe"))
     rows = [
+        ["kind", description["kind"]],
         ["words", f"{description['words']} ({', '.join(description['first_words'][:6])}, ...)"],
         ["dimensions", str(description["dim"])],
-        ["rank", str(description["rank"])],
         ["encoder", str(description["encoder"] or "not recorded")],
-        ["prior", description["prior"]],
-        ["exact zeros", f"{100 * description['exact_zeros']:.1f}%"],
         ["tokeniser", str(description["tokeniser"]["mode"])],
     ]
+    if description["kind"] == Lens.kind:
+        rows += [
+            ["rank", str(description["rank"])],
+            ["prior", description["prior"]],
+            ["exact zeros", f"{100 * description['exact_zeros']:.1f}%"],
+        ]
     if data:
         views = "one view" if data.get("views") == 1 else "two views"
         rows.append(["trained on", f"{data.get('rows_trained')} rows, {views}; stopped on {data.get('dev_rows')}"])

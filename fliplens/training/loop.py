@@ -34,7 +34,7 @@ from fliplens.training.start import starting_state
 from fliplens.training.state import PassRecord, TrainState
 from fliplens.views import Views, batch, batches, prefetch, prefetch_depth, words_of
 
-__all__ = ["TrainResult", "train"]
+__all__ = ["TrainResult", "sampler_of", "train"]
 
 LOG_STEPS = 20
 """Steps between two records of the loss."""
@@ -224,7 +224,7 @@ class _Trainer:
         self.views = data.weighted(config.alpha)
         self.n_rows = len(data.primary)
         self.n_steps = config.passes * -(-self.n_rows // config.batch_size)
-        self.sampler = _sampler(data, config, self.n_steps)
+        self.sampler = sampler_of(data, config, self.n_steps)
         self.optimiser = Optimiser(state, config, sampled=self.sampler is not None)
         self.workspace = Workspace()
         self.words_of_row = np.asarray(data.counts.sum(axis=1), dtype=np.float64).ravel()
@@ -457,7 +457,7 @@ def _rank(config: TrainConfig, dim: int) -> int | None:
     return config.rank
 
 
-def _sampler(data: Views, config: TrainConfig, n_steps: int) -> Sampler | None:
+def sampler_of(data: Views, config: TrainConfig, n_steps: int) -> Sampler | None:
     """Return what draws the words of each step; None where steps look at the whole vocabulary."""
     if config.softmax == "full":
         return None
