@@ -1,0 +1,244 @@
+"""From sentences and their vectors to a yardstick: the same rows, words and held-out rows as `fliplens.fit` takes."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fliplens.baselines.linear import Ridge, RidgeFactors, frequency_factors
+from fliplens.baselines.probe import Probe, train_probe
+from fliplens.choosing import VocabularyChoice, choice_of
+from fliplens.embeddings import EmbeddingsLike
+from fliplens.errors import InputError
+from fliplens.evaluation import evaluate
+from fliplens.extractor import Extractor
+from fliplens.fingerprint import Fingerprint
+from fliplens.lens import Lens
+from fliplens.preparation import HELD_OUT_SHARE, Prepared, Source
+from fliplens.recipes import TrainConfig
+from fliplens.vocabulary import Vocabulary
+
+if TYPE_CHECKING:
+    from fliplens.encoders import Encoder
+
+__all__ = ["BaselineConfig", "FrequencyConfig", "ProbeConfig", "RidgeConfig", "fit_baseline"]
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a yardstick is made from."""
+
+    prepared: Prepared
+    word_vectors: NDArray[np.float32] | None
+    """The encoder's vectors of the words (V, d), where the yardstick wants them and the encoder can be had."""
+    alpha: float
+    show_progress: bool
+    stop: Callable[[], bool] | None
+
+    @property
+    def fingerprint(self) -> Fingerprint:
+        """Of the training rows' primary view."""
+        return Fingerprint.of(self.prepared.rows.primary, show_progress=self.show_progress)
+
+    def dev_accuracy(self, model: Extractor, prior: float = 1.0) -> float:
+        """Return the mean accuracy over the dev rows' views: what settings are chosen by."""
+        dev = self.prepared.dev
+        if dev is None:
+            raise AssertionError("asked for without dev rows")
+        found = evaluate(model, dev.texts, dev.primary, paired=dev.paired, metrics="accuracy")
+        position = "with_prior" if prior == 1.0 else "without_prior"
+        means = [getattr(view.metrics["accuracy"], position).mean for view in found.views.values()]
+        return float(np.mean(means))
+
+
+class BaselineConfig(ABC):
+    """Settings of one kind of yardstick."""
+
+    wants_word_vectors = False
+    """Whether it starts from the encoder's vectors of the words."""
+
+    @abstractmethod
+    def build(self, work: Work) -> tuple[Extractor, dict[str, Any]]:
+        """Return the model, and what is to be recorded of its making beside these settings."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FrequencyConfig(BaselineConfig):
+    """The most frequent words, whatever the vector: what a lens has to beat."""
+
+    def build(self, work: Work) -> tuple[Extractor, dict[str, Any]]:
+        """Count the words."""
+        prepared = work.prepared
+        factors = frequency_factors(prepared.views.counts, prepared.views.primary.dim)
+        return Lens(factors, prepared.vocabulary, fingerprint=work.fingerprint), {}
+
+
+@dataclass(frozen=True, kw_only=True)
+class RidgeConfig(BaselineConfig):
+    """Ridge regression from vectors to word counts, in closed form."""
+
+    RIDGES = (0.001, 0.01, 0.1, 1.0)
+    """What `ridge` is chosen from."""
+    POWERS = (0.0, 0.25, 0.5)
+    """What `power` is chosen from."""
+
+    ridge: float | None = None
+    """Regularisation, in mean variances of a dimension; None is chosen on the dev rows."""
+    power: float | None = None
+    """Scores are divided by a word's frequency to this power; None is chosen on the dev rows."""
+
+    def __post_init__(self) -> None:
+        """Check both.
+
+        Raises:
+            InputError: a negative number, or none.
+        """
+        for name in ("ridge", "power"):
+            value = getattr(self, name)
+            if value is not None and not (_is_number(value) and 0 <= value < float("inf")):
+                raise InputError(f"expected {name} to be a number from 0, found {value!r}")
+
+    def build(self, work: Work) -> tuple[Extractor, dict[str, Any]]:
+        """Solve for every choice that is left open, and keep the best on dev."""
+        prepared = work.prepared
+        solver = Ridge(prepared.views, alpha=work.alpha, show_progress=work.show_progress)
+
+        def lens(found: RidgeFactors, **more: Any) -> Lens:
+            return Lens(found.factors, prepared.vocabulary, prior=found.prior, mean=found.mean, **more)
+
+        choices = list(
+            itertools.product(
+                self.RIDGES if self.ridge is None else (self.ridge,),
+                self.POWERS if self.power is None else (self.power,),
+            )
+        )
+        scores: list[float] = []
+        if prepared.dev_views is None:
+            # What was best on every text that was tried.
+            choices = [(self.ridge or 0.01, 0.25 if self.power is None else self.power)]
+        elif len(choices) > 1:
+            scores = [work.dev_accuracy(lens(solver.solve(*choice))) for choice in choices]
+        best = choices[int(np.argmax(scores))] if scores else choices[0]
+        chosen = {"ridge": best[0], "power": best[1]}
+        made = lens(solver.calibrated(solver.solve(*best)), fingerprint=work.fingerprint)
+        tried = [{"ridge": r, "power": p, "dev": s} for (r, p), s in zip(choices, scores, strict=False)]
+        return made, {"chosen": chosen, "tried": tried}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProbeConfig(BaselineConfig):
+    """The lens with a hidden layer beside it: how much is in the vectors, but not linearly."""
+
+    wants_word_vectors = True
+
+    hidden: int = 1024
+    """Size of the hidden layer."""
+    train: TrainConfig = field(default_factory=TrainConfig)
+    """The recipe of the lens that it is compared with."""
+
+    def __post_init__(self) -> None:
+        """Check the size.
+
+        Raises:
+            InputError: no whole number from 1.
+        """
+        if isinstance(self.hidden, bool) or not isinstance(self.hidden, int) or self.hidden < 1:
+            raise InputError(f"expected hidden to be a whole number from 1, found {self.hidden!r}")
+
+    def build(self, work: Work) -> tuple[Extractor, dict[str, Any]]:
+        """Train it to the last pass."""
+        prepared = work.prepared
+        result = train_probe(
+            prepared.views,
+            self.train,
+            hidden=self.hidden,
+            word_vectors=work.word_vectors,
+            show_progress=work.show_progress,
+            stop=work.stop,
+        )
+        return Probe(result.tensors, prepared.vocabulary, fingerprint=work.fingerprint), {"loss": result.loss}
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def fit_baseline(
+    config: BaselineConfig,
+    texts: Sequence[str] | str | Path,
+    embeddings: EmbeddingsLike,
+    *,
+    paired: EmbeddingsLike | None = None,
+    dev_texts: Sequence[str] | str | Path | None = None,
+    dev_embeddings: EmbeddingsLike | None = None,
+    dev_paired: EmbeddingsLike | None = None,
+    vocabulary: Vocabulary | VocabularyChoice | None = None,
+    encoder: Encoder | str | None = None,
+    alpha: float = 0.5,
+    seed: int = 0,
+    hold_out: float = HELD_OUT_SHARE,
+    drop_bad_rows: bool = False,
+    device: str = "auto",
+    show_progress: bool = False,
+    stop: Callable[[], bool] | None = None,
+) -> Extractor:
+    """Make a yardstick from the rows, words and held-out rows that `fliplens.fit` would make a lens from.
+
+    Args:
+        config: which one, and its settings.
+        texts: see `fliplens.fit`, as for all that follow.
+        embeddings: likewise.
+        paired: likewise.
+        dev_texts: likewise; settings that are left open are chosen on dev rows.
+        dev_embeddings: likewise.
+        dev_paired: likewise.
+        vocabulary: likewise.
+        encoder: likewise.
+        alpha: weight of the primary view, where there is a paired one.
+        seed: of the held-out rows.
+        hold_out: likewise.
+        drop_bad_rows: likewise.
+        device: where the encoder runs.
+        show_progress: likewise.
+        stop: likewise.
+
+    Raises:
+        InputError: what was handed in does not fit together.
+        InterruptedRunError: `stop` was true.
+    """
+    source = Source.gather(
+        texts,
+        embeddings,
+        paired=paired,
+        dev_texts=dev_texts,
+        dev_embeddings=dev_embeddings,
+        dev_paired=dev_paired,
+        encoder=encoder,
+        words="auto" if config.wants_word_vectors else "sentences",
+        drop_bad_rows=drop_bad_rows,
+        device=device,
+        show_progress=show_progress,
+    )
+    prepared = source.prepare(choice_of(vocabulary), seed=seed, hold_out=hold_out, show_progress=show_progress)
+    vectors = None
+    if source.encoder is not None:
+        vectors = source.encoder.encode(prepared.vocabulary.words, show_progress=show_progress)
+    started = time.perf_counter()
+    model, found = config.build(Work(prepared, vectors, alpha, show_progress, stop))
+    seconds = round(time.perf_counter() - started, 3)
+    settings = {"model": type(config).__name__.removesuffix("Config").lower(), **asdict(config)}  # type: ignore[call-overload]
+    model.config.update({**prepared.description(), "recipe": settings, "training": {**found, "seconds": seconds}})
+    dev = prepared.dev
+    if dev is not None and prepared.dev_views is not None:
+        model.config["metrics"] = {
+            "dev": evaluate(model, dev.texts, dev.primary, paired=dev.paired, metrics="accuracy").to_json()
+        }
+    return model

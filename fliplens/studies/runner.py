@@ -1,0 +1,335 @@
+"""Carries out a study's plan: fits and measures what is not there yet, and keeps all of it by content.
+
+    OUT/lenses/KEY/          every fitted model, under a hash of all that went into it
+    OUT/measured/KEY.json    every measurement, likewise
+    OUT/vectors/KEY.npy      vectors that had to be encoded
+
+A study that is killed, or run again with other settings, does only what no earlier run has done.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fliplens.comparison import compare
+from fliplens.embeddings import Embeddings, open_embeddings
+from fliplens.errors import InputError
+from fliplens.evaluation import evaluate
+from fliplens.extractor import Extractor
+from fliplens.files import read_json, read_lines, sha256_of_file, sha256_of_lines, write_json
+from fliplens.progress import Progress
+from fliplens.studies.config import Side, Split, StudyConfig
+from fliplens.studies.located import Located
+from fliplens.studies.models import fit_model
+from fliplens.studies.plan import Comparing, Evaluating, Fitting, Plan, View
+from fliplens.training import Checkpoint
+
+if TYPE_CHECKING:
+    from fliplens.encoders import Encoder
+
+__all__ = ["Runner"]
+
+
+@dataclass(frozen=True)
+class _Loaded:
+    """Vectors, with what tells them from others."""
+
+    embeddings: Embeddings
+    key: str
+
+
+class Runner:
+    """Fits and measures what a plan names.
+
+    Args:
+        config: the study's settings.
+        plan: what to do.
+        data: the folder that paths are looked up in.
+        out: gets everything.
+        device: auto, cpu, cuda or mps.
+        show_progress: one bar over the whole study on stderr, and the bars of what takes long in it.
+        stop: asked in long work; once it is true the work ends, and the same call goes on with it.
+    """
+
+    def __init__(
+        self,
+        config: StudyConfig,
+        plan: Plan,
+        *,
+        data: Path,
+        out: Path,
+        device: str = "auto",
+        show_progress: bool = False,
+        stop: Callable[[], bool] | None = None,
+    ) -> None:
+        self.config, self.plan, self.data, self.out = config, plan, data, out
+        self.device, self.show, self.stop = device, show_progress, stop
+        self._texts: dict[Path, list[str]] = {}
+        self._vectors: dict[tuple[str, str, str, str], _Loaded] = {}
+        self._encoders: dict[str, Encoder] = {}
+        self._keys: dict[str, str] = {}
+        self._models: dict[str, Extractor] = {}
+
+    def check(self) -> None:
+        """Open every file that the plan reads, before anything long is done.
+
+        Raises:
+            InputError: a file is missing, or not what it should be; sides of a split differ in length.
+        """
+        for fitting in self.plan.fittings.values():
+            for split in ("train", "dev"):
+                views = [fitting.words, fitting.primary, *([fitting.paired] if fitting.paired else [])]
+                if split in self.config.corpora[fitting.words.corpus].splits:
+                    self._check_split(split, views, fitting.encoder)
+        for one in self.plan.measurements.values():
+            models = (one.model,) if isinstance(one, Evaluating) else one.models
+            split = one.split if isinstance(one, Evaluating) else "test"
+            for model in models:
+                self._check_split(split, [one.words, *one.views], self.plan.fittings[model].encoder)
+            if isinstance(one, Evaluating) and one.entities:
+                self._entities_of(one)
+
+    def run(self) -> dict[str, Any]:
+        """Do all that is not done yet; return every measurement as JSON, by name.
+
+        Raises:
+            InputError: see `check`, and whatever the work refuses.
+            InterruptedRunError: `stop` was true.
+        """
+        self.check()
+        steps = len(self.plan.fittings) + len(self.plan.measurements)
+        found = {}
+        with Progress("study", total=steps, unit="steps", show=self.show) as bar:
+            for name in self.plan.fittings:
+                bar.note(name)
+                self._fit(name)
+                bar.update()
+            for name, one in self.plan.measurements.items():
+                bar.note(name)
+                found[name] = self._measure(one)
+                bar.update()
+            for name, one in self.plan.then(found).items():
+                bar.note(name)
+                found[name] = self._measure(one)
+        return found
+
+    def model(self, name: str) -> Extractor:
+        """Return a fitted model."""
+        if name not in self._models:
+            self._models[name] = Extractor.load(self._folder(name))
+        return self._models[name]
+
+    # Data ------------------------------------------------------------------------------------------------------
+
+    def _split(self, name: str, view: View) -> Split:
+        corpus = self.config.corpora[view.corpus]
+        if name not in corpus.splits:
+            corpus.place.fail(f"{name} (sides by name)", "none")
+        return corpus.splits[name]
+
+    def _side(self, split: str, view: View) -> Side:
+        found = self._split(split, view)
+        return found.side(view.side, found.place)
+
+    def _path(self, place: Located) -> Path:
+        return self.data / place.text()
+
+    def texts(self, split: str, view: View) -> list[str]:
+        """Return the sentences of a side."""
+        side = self._side(split, view)
+        if side.texts is None:
+            side.place.fail("texts, as its words are read", "none")
+        path = self._path(side.texts)
+        if path not in self._texts:
+            self._texts[path] = self._at(side.texts, lambda: read_lines(path))
+        return self._texts[path]
+
+    def _at(self, place: Located, make: Callable[[], Any]) -> Any:
+        """Return what `make` returns; what it refuses is said to be asked for in this place."""
+        try:
+            return make()
+        except InputError as error:
+            raise InputError(f"{error} ({place.name}, {place.file} line {place.line})") from error
+
+    def _check_split(self, split: str, views: list[View], encoder: str) -> None:
+        """See that the files of some sides are there and of one length."""
+        n, first = len(self.texts(split, views[0])), self._side(split, views[0])
+        for view in views[1:]:
+            side = self._side(split, view)
+            file = side.vectors(encoder)
+            if file is not None:
+                path = self._path(file)
+                found = len(self._at(file, lambda path=path: open_embeddings(path)))  # type: ignore[misc]
+            else:
+                found = len(self.texts(split, view))
+            if found != n:
+                side.place.fail(
+                    f"as many rows on every side of {split}, line for line parallel",
+                    f"{n} on side {first.name} and {found} on side {side.name}",
+                )
+
+    def vectors(self, split: str, view: View, encoder: str) -> _Loaded:
+        """Return the vectors of a side by one encoder: from its file, or encoded once."""
+        name = (view.corpus, split, view.side, encoder)
+        if name not in self._vectors:
+            self._vectors[name] = self._load(split, view, encoder)
+        return self._vectors[name]
+
+    def _load(self, split: str, view: View, encoder: str) -> _Loaded:
+        side = self._side(split, view)
+        file = side.vectors(encoder)
+        if file is not None:
+            path = self._path(file)
+            embeddings = self._at(file, lambda: open_embeddings(path))
+            manifest = embeddings.manifest
+            hashes = manifest.sha256 if manifest is not None else [sha256_of_file(path)]
+            return _Loaded(embeddings, _digest(hashes))
+        from fliplens.encoding import encode_texts
+
+        texts = self.texts(split, view)
+        key = _digest({"texts": sha256_of_lines(texts), "encoder": encoder})
+        out = self.out / "vectors" / f"{key}.npy"
+        out.parent.mkdir(parents=True, exist_ok=True)
+        embeddings = encode_texts(
+            texts, self._encoder(encoder), out, name=f"{view.corpus}.{split}.{view.side}", show_progress=self.show
+        )
+        return _Loaded(embeddings, key)
+
+    def _encoder(self, spec: str) -> Encoder:
+        if spec not in self._encoders:
+            from fliplens.encoders import load_encoder
+
+            self._encoders[spec] = load_encoder(spec, device=self.device)
+        return self._encoders[spec]
+
+    # Models ----------------------------------------------------------------------------------------------------
+
+    def _rows(self, split: str, fitting: Fitting) -> dict[str, Any] | None:
+        """Return texts and vectors of train or dev; None where there is no dev."""
+        if split not in self.config.corpora[fitting.words.corpus].splits:
+            return None
+        rows: dict[str, Any] = {
+            "texts": self.texts(split, fitting.words),
+            "primary": self.vectors(split, fitting.primary, fitting.encoder),
+        }
+        if fitting.paired is not None:
+            rows["paired"] = self.vectors(split, fitting.paired, fitting.encoder)
+        return rows
+
+    def _key(self, name: str) -> str:
+        """Return a hash of all that goes into a model."""
+        if name not in self._keys:
+            fitting = self.plan.fittings[name]
+            content: dict[str, Any] = {"vocabulary": self.config.fit.vocabulary.to_json(), **fitting.to_json()}
+            # Where the data stands in the file is nothing to the model: only what it holds.
+            for place in ("words", "primary", "paired"):
+                content.pop(place)
+            content["recipe"] = {**self.config.fit.train.to_json(), **fitting.recipe}
+            content["hold_out"] = self.config.fit.hold_out
+            for split in ("train", "dev"):
+                rows = self._rows(split, fitting)
+                content[split] = rows and {
+                    "texts": sha256_of_lines(rows["texts"]),
+                    **{view: rows[view].key for view in ("primary", "paired") if view in rows},
+                }
+            self._keys[name] = _digest(content)
+        return self._keys[name]
+
+    def _folder(self, name: str) -> Path:
+        return self.out / "lenses" / self._key(name)
+
+    def _fit(self, name: str) -> None:
+        folder = self._folder(name)
+        if (folder / "config.json").is_file():
+            return
+        fitting = self.plan.fittings[name]
+        train, dev = self._rows("train", fitting), self._rows("dev", fitting)
+        if train is None:
+            raise AssertionError("every corpus has training rows")
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        checkpoint = Checkpoint(folder.with_name(folder.name + ".checkpoint"))
+
+        def vectors(rows: Mapping[str, Any] | None, view: str) -> Embeddings | None:
+            return rows[view].embeddings if rows and view in rows else None
+
+        model = fit_model(
+            fitting.model,
+            train["texts"],
+            train["primary"].embeddings,
+            paired=vectors(train, "paired"),
+            dev_texts=dev and dev["texts"],
+            dev_embeddings=vectors(dev, "primary"),
+            dev_paired=vectors(dev, "paired"),
+            settings=self.config.fit,
+            recipe=fitting.recipe,
+            encoder=self._encoder(fitting.encoder),
+            device=self.device,
+            show_progress=self.show,
+            checkpoint=checkpoint,
+            stop=self.stop,
+        )
+        model.save(folder)
+        checkpoint.remove()
+
+    # Measurements ----------------------------------------------------------------------------------------------
+
+    def _entities_of(self, one: Evaluating) -> Path:
+        split = self._split(one.split, one.words)
+        if split.entities is None:
+            split.place.fail("entities (a JSONL file, see fliplens tag)", "none")
+        path = self._path(split.entities)
+        if not path.is_file():
+            split.entities.fail("a file of entities", f"none at {path}")
+        return path
+
+    def _measure(self, one: Evaluating | Comparing) -> Any:
+        models = (one.model,) if isinstance(one, Evaluating) else one.models
+        split = one.split if isinstance(one, Evaluating) else "test"
+        texts = self.texts(split, one.words)
+        loaded = [
+            self.vectors(split, view, self.plan.fittings[model].encoder)
+            for view, model in zip(one.views, models if len(models) == len(one.views) else models * 2, strict=False)
+        ]
+        content: dict[str, Any] = {
+            "kind": type(one).__name__,
+            "models": [self._key(model) for model in models],
+            "texts": sha256_of_lines(texts),
+            "views": [view.key for view in loaded],
+        }
+        entities = None
+        if isinstance(one, Evaluating):
+            content["decoding"] = one.decoding
+            if one.entities:
+                entities = self._entities_of(one)
+                content["entities"] = sha256_of_file(entities)
+        path = self.out / "measured" / f"{_digest(content)}.json"
+        if path.is_file():
+            return read_json(path)
+        found: Any
+        if isinstance(one, Evaluating):
+            model = self.model(one.model)
+            found = evaluate(
+                model,
+                texts,
+                loaded[0].embeddings,
+                paired=loaded[1].embeddings if len(loaded) > 1 else None,
+                entities=entities,
+                decoding=one.decoding,
+            ).to_json()
+            found["seconds_of_training"] = model.config.get("training", {}).get("seconds")
+        else:
+            first, second = (self.model(name) for name in one.models)
+            found = compare(first, second, texts, loaded[0].embeddings, loaded[1].embeddings).to_json()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_json(path, found)
+        return found
+
+
+def _digest(content: Any) -> str:
+    text = json.dumps(content, sort_keys=True, ensure_ascii=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:20]
