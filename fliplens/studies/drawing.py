@@ -1,4 +1,4 @@
-"""How plots are drawn: one style, colours and patterns that anyone can tell apart, files that are the same every time.
+"""How plots are drawn: one style, colours and patterns that anyone can tell apart, the same file every time.
 
 Needs matplotlib (the extra `plots`), which is imported by the functions alone. No display is needed and no state of
 matplotlib is changed: figures are objects, drawn by Agg (PNG) or as SVG within a style that does not depend on the
@@ -69,6 +69,7 @@ _SETTINGS: dict[str, Any] = {
     # A name with two dollar signs is a name, not mathematics.
     "text.parse_math": False,
     "font.size": 10,
+    "font.sans-serif": ["DejaVu Sans"],
     "axes.titlesize": 11,
     "axes.titlelocation": "left",
     "axes.titlepad": 10,
@@ -104,11 +105,13 @@ def save(figure: Any, kind: Literal["svg", "png"]) -> bytes:
 
 
 def families(text: str) -> list[str]:
-    """Return the fonts to write a text with: DejaVu Sans, which matplotlib brings, then installed ones that have what
-    it lacks.
+    """Return the fonts to write a text with.
+
+    First DejaVu Sans, which matplotlib brings, then installed ones that have letters it lacks; last, for who opens
+    an SVG elsewhere, any without serifs.
     """
     missing = frozenset(ord(char) for char in text if not char.isspace()) - _letters(_dejavu())
-    return ["DejaVu Sans", *_fonts_for(missing)] if missing else ["DejaVu Sans"]
+    return ["DejaVu Sans", *(_fonts_for(missing) if missing else ()), "sans-serif"]
 
 
 @lru_cache(maxsize=64)
@@ -121,7 +124,12 @@ def _fonts_for(missing: frozenset[int]) -> tuple[str, ...]:
         return place, font.name, font.fname
 
     chosen: list[str] = []
-    upright = [font for font in fontManager.ttflist if font.style == "normal" and font.weight in (400, "normal")]
+    # Last Resort has a sign for every script, and no letters.
+    upright = [
+        font
+        for font in fontManager.ttflist
+        if font.style == "normal" and font.weight in (400, "normal") and not font.name.startswith("Last Resort")
+    ]
     for font in sorted(upright, key=order):
         if not missing:
             break

@@ -198,7 +198,7 @@ def _wrapped(text: str, width: int) -> str:
 
 def _draw_lines(plot: LinePlot) -> Any:
     figure, axes = new_axes(_WIDTH, 4.2)
-    handles, banded = [], False
+    handles, banded, lowest = [], False, 0.0
     for number, line in enumerate(plot.lines):
         look = number if line.colour is None else line.colour
         colour = told_apart(look, COLOURS)
@@ -220,6 +220,7 @@ def _draw_lines(plot: LinePlot) -> Any:
             zorder=3,
         )
         handles.append(handle)
+        lowest = min([lowest, *(value for value in (*y, *(low for low, _ in ends)) if value == value)])
         if any(low == low for low, _ in ends):
             banded = True
             low, high = ([end * plot.scale for end in side] for side in zip(*ends, strict=True))
@@ -227,7 +228,7 @@ def _draw_lines(plot: LinePlot) -> Any:
     _scale_x(plot, axes)
     axes.set_xlabel(_shown(plot.x_label))
     axes.margins(x=0.02)
-    if plot.from_zero and axes.get_ylim()[0] > 0:
+    if plot.from_zero and lowest >= 0:
         axes.set_ylim(0, None)
     _finish(figure, axes, plot, handles, [line.label for line in plot.lines], "band: 95% interval" * banded)
     return figure
@@ -243,7 +244,7 @@ def _scale_x(plot: LinePlot, axes: Any) -> None:
         ticks = ticks or tuple((x, f"{x:g}") for x in sorted({x for line in plot.lines for x in line.x}))
     if ticks:
         axes.xaxis.set_major_locator(FixedLocator([x for x, _ in ticks]))
-        axes.set_xticklabels([_shown(word) for _, word in ticks])
+        axes.set_xticklabels(["\n".join(map(_shown, word.split("\n"))) for _, word in ticks])
     elif all(x.is_integer() for line in plot.lines for x in line.x):
         axes.xaxis.get_major_locator().set_params(integer=True)
 
@@ -253,28 +254,25 @@ def _scale_x(plot: LinePlot, axes: Any) -> None:
 
 def _draw_bars(plot: BarPlot) -> Any:
     from matplotlib.colors import to_rgb
+    from matplotlib.patches import Patch
 
     n_bars = len(plot.groups) * len(plot.bars)
-    width = min(14.0, max(_WIDTH, 1.4 + 0.42 * n_bars))
+    width = min(14.0, max(_WIDTH, 1.4 + 0.3 * n_bars))
     figure, axes = new_axes(width, 4.2)
     thick = 0.8 / len(plot.bars)
     handles, with_errors = [], False
     for number, one in enumerate(plot.bars):
         colour = to_rgb(told_apart(number, COLOURS))
+        # Lighter fills, most where there is a hatch, so that it and error bars are seen.
+        white = 0.45 if told_apart(number, HATCHES) else 0.2
+        fill = [white + (1 - white) * part for part in colour]
+        look = {"facecolor": fill, "edgecolor": colour, "hatch": told_apart(number, HATCHES), "linewidth": 1.0}
+        handles.append(Patch(**look))
         places = [group + (number - (len(plot.bars) - 1) / 2) * thick for group in range(len(plot.groups))]
         heights = [0.0 if cell.mean is None else cell.mean * plot.scale for cell in one.cells]
-        handles.append(
-            axes.bar(
-                places,
-                heights,
-                thick * 0.92,
-                # Lighter fills, so that hatches and error bars are seen on them.
-                color=[0.45 + 0.55 * part for part in colour] if told_apart(number, HATCHES) else colour,
-                edgecolor=colour,
-                hatch=told_apart(number, HATCHES),
-                linewidth=1.0,
-                zorder=2,
-            )
+        there = [group for group, cell in enumerate(one.cells) if cell.mean is not None]
+        axes.bar(
+            [places[group] for group in there], [heights[group] for group in there], thick * 0.92, zorder=2, **look
         )
         for place, cell, height in zip(places, one.cells, heights, strict=True):
             end = height
@@ -295,7 +293,7 @@ def _draw_bars(plot: BarPlot) -> Any:
                 textcoords="offset points",
                 ha="center",
                 va="top" if below else "bottom",
-                fontsize=8 if n_bars <= 24 else 6.5,
+                fontsize=8 if n_bars <= 16 else 7,
                 zorder=5,
             )
     axes.set_xticks(
@@ -326,11 +324,18 @@ def _finish(figure: Any, axes: Any, plot: Plot, handles: list[Any], labels: list
     axes.set_ylabel(_shown(plot.y_label) + unit)
     axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}".replace("-", MINUS))
     inches = figure.get_size_inches()[0]
-    figure.suptitle(_wrapped(plot.title, int(inches * 11)), x=0.01, ha="left", fontsize=11)
+    title = _wrapped(plot.title, int(inches * 11))
     if len(labels) > 1 or labels[0].strip():
         shown = [_wrapped(label, 40) for label in labels]
         widest = max(len(line) for label in shown for line in label.split("\n"))
         columns = max(1, min(len(shown), int((inches - 0.6) / (0.75 + 0.085 * widest))))
-        figure.legend(handles, shown, loc="outside upper left", ncols=columns, fontsize=9)
+        # As even as can be: four names stand two by two, not three and one.
+        columns = -(-len(shown) // -(-len(shown) // columns))
+        figure.legend(
+            handles, shown, title=title, title_fontsize=11, alignment="left", loc="outside upper left", ncols=columns,
+            fontsize=9, borderpad=0.2, borderaxespad=0.2,
+        )  # fmt: skip
+    else:
+        axes.set_title(title)
     if note:
         figure.supxlabel(note, x=0.99, ha="right", **_NOTE)

@@ -4,10 +4,10 @@ What is text stays that text in each of them, in any script:
 
 - Markdown (GitHub's): whatever would be markup is escaped; line breaks and control characters become spaces.
 - CSV holds numbers as measured (shares, not per cent) in full precision; mean, standard error, ends of the 95%
-  interval and so on have columns of their own. It is UTF-8 without a byte-order mark, one line feed a row. A text that a
-  spreadsheet would run as a formula (first character one of `= + - @`, their full-width forms, tab or carriage
-  return) gets an apostrophe before it, and so does one that already starts with apostrophes and then one of these:
-  who reads such a text strips one apostrophe (`from_csv_text`). Numbers never get one.
+  interval and so on have columns of their own. It is UTF-8 without a byte-order mark, one line feed a row. A text
+  that a spreadsheet would run as a formula (first character one of `= + - @`, their full-width forms, tab or
+  carriage return) gets an apostrophe before it, and so does one that already starts with apostrophes and then one of
+  these: who reads such a text strips one apostrophe (`from_csv_text`). Numbers never get one.
 - LaTeX is a `table` for `\input`; it needs booktabs. Words in other than Latin letters need LuaLaTeX or XeLaTeX and
   a font that has them.
 """
