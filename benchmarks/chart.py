@@ -1,7 +1,7 @@
 """Accuracy against training time as one drawing, from the committed results alone: `docs/images`.
 
-Needs matplotlib (the extra `benchmarks`), and is drawn in the style of `fliplens study`. Grey tones, markers and words set the lines apart, not colours. The same
-results always give the same bytes.
+Needs matplotlib (the extra `benchmarks`); drawn in the style of `fliplens study`. Grey tones, markers and words set
+the lines apart, not colours. The same results always give the same bytes.
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ from fliplens.errors import InputError
 from fliplens.files import atomic_file, read_json, sha256_of_file
 from fliplens.studies.drawing import check_drawing
 from fliplens.studies.plots import Plot, render
-from fliplens.studies.rendering import escape_markdown, one_line, to_csv, to_latex, to_markdown
+from fliplens.studies.rendering import escape_markdown, to_csv, to_latex, to_markdown
 from fliplens.studies.tables import Table, clean
 
 __all__ = ["FORMAT", "FORMAT_VERSION", "Provenance", "Study", "render_study", "write_study"]

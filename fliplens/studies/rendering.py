@@ -81,12 +81,32 @@ _LATEX = {
     "*": "{*}",
     MINUS: "$-$",
     "±": r"$\pm$",
+    "×": r"$\times$",
+    "≤": r"$\leq$",
+    "≥": r"$\geq$",
+    "≠": r"$\neq$",
+    "≈": r"$\approx$",
+    "→": r"$\rightarrow$",
+    "∞": r"$\infty$",
 }
+# Symbols of the model, which plain LaTeX has in mathematics alone; a Greek word stays one.
+_GREEK = {
+    "α": "alpha",
+    "β": "beta",
+    "λ": "lambda",
+    "μ": "mu",
+    "σ": "sigma",
+    "θ": "theta",
+    "φ": "varphi",
+    "Δ": "Delta",
+}
+_SYMBOL = re.compile(rf"(?<!\w)[{''.join(_GREEK)}](?![^\W\d])")
 
 
 def escape_latex(text: str) -> str:
     """Return a text as LaTeX that reads as that text; line breaks and control characters become spaces."""
     escaped = "".join(_LATEX.get(char, char) for char in one_line(text))
+    escaped = _SYMBOL.sub(lambda match: rf"$\{_GREEK[match[0]]}$", escaped)
     # Two of them in a row would become another sign.
     return re.sub(r"(?<=([-',]))(?=\1)", "{}", escaped)
 
