@@ -14,8 +14,6 @@ What is text stays that text in each of them, in any script:
 
 from __future__ import annotations
 
-import csv
-import io
 import re
 import unicodedata
 from collections.abc import Callable, Sequence
@@ -276,11 +274,17 @@ def to_csv(table: Table) -> str:
             if part == "mean" or any(value is not None for value in values):
                 headings.append(f"{name}_{part}")
                 fields.append([_csv_field(value) for value in values])
-    stream = io.StringIO(newline="")
-    writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow([_csv_text(heading) for heading in headings])
-    writer.writerows(zip(*fields, strict=True))
-    return stream.getvalue()
+    rows = [[_csv_text(heading) for heading in headings], *map(list, zip(*fields, strict=True))]
+    # A row of one empty field would else be no row.
+    return "".join((",".join(map(_quoted, row)) if row != [""] else '""') + "\n" for row in rows)
+
+
+def _quoted(field: str) -> str:
+    """Return a field, in quotes where it needs them.
+
+    The standard library's writer, told to end rows by a line feed, leaves a carriage return bare in Python 3.11.
+    """
+    return '"' + field.replace('"', '""') + '"' if re.search('[",\r\n]', field) else field
 
 
 def _csv_field(value: float | int | str | None) -> str:
