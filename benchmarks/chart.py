@@ -1,7 +1,7 @@
 """Accuracy against training time as one drawing, from the committed results alone: `docs/images`.
 
-Needs matplotlib (the extra `benchmarks`). Grey tones, markers and words set the lines apart, not colours. The same
-results always give the same bytes.
+Needs matplotlib (the extra `benchmarks`); drawn in the style of `fliplens study`. Grey tones, markers and words set
+the lines apart, not colours. The same results always give the same bytes.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.registry import RESULTS, ROOT
+from fliplens.files import atomic_file
+from fliplens.studies.drawing import new_axes, save, style
 
 CHART = ROOT / "docs" / "images" / "accuracy-over-time.svg"
 
@@ -90,17 +92,13 @@ def draw(path: Path = CHART, results: Path = RESULTS) -> bool:
     """Draw the chart; return False, and do nothing, where there are no results or no matplotlib."""
     lines = collect(results)
     try:
-        import matplotlib
-        from matplotlib.figure import Figure
         from matplotlib.ticker import FuncFormatter, NullFormatter
     except ImportError:
         return False
     if not lines:
         return False
-    # Ids from a fixed salt and no date: the same results give the same file. Text stays text.
-    with matplotlib.rc_context({"svg.hashsalt": "fliplens", "svg.fonttype": "none", "font.size": 10}):
-        figure = Figure(figsize=(7.0, 3.9), layout="constrained")
-        axes = figure.add_subplot()
+    with style():
+        figure, axes = new_axes(7.0, 3.9)
         for line, drawn in lines:
             seconds, accuracy = zip(*drawn, strict=True)
             axes.plot(
@@ -120,8 +118,7 @@ def draw(path: Path = CHART, results: Path = RESULTS) -> bool:
         axes.xaxis.set_minor_formatter(NullFormatter())
         axes.set_ylim(0, None)
         axes.grid(visible=True, color="0.9", linewidth=0.8)
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.legend(frameon=False, loc="lower right")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(path, format="svg", metadata={"Date": None, "Creator": None})
+        axes.legend(loc="lower right")
+        with atomic_file(path) as stream:
+            stream.write(save(figure, "svg"))
     return True
