@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +12,7 @@ import numpy as np
 import torch
 
 import fliplens
+from fliplens.choosing import VocabularyChoice, VocabularyConfig, choice_of
 from fliplens.decoding import ExplainingAway
 from fliplens.decoding import learn as learn_decoding
 from fliplens.devices import resolve_device
@@ -23,14 +23,13 @@ from fliplens.evaluation import evaluate
 from fliplens.files import sha256_of_lines
 from fliplens.fingerprint import Fingerprint
 from fliplens.lens import Lens
-from fliplens.lens_files import FORMAT_VERSION
+from fliplens.lens_files import format_version
 from fliplens.progress import say
 from fliplens.recipes import TrainConfig
-from fliplens.tokenisation import Tokeniser
 from fliplens.training import Checkpoint, FolderLog, MetricsWriter, TrainResult, train
 from fliplens.training.checkpoint import identity_of, interruption
 from fliplens.views import Rows, Views
-from fliplens.vocabulary import Vocabulary, check_size
+from fliplens.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
     from fliplens.encoders import Encoder
@@ -42,42 +41,6 @@ HELD_OUT_MOST = 4000
 HELD_OUT_LEAST = 20
 
 
-@dataclass(frozen=True, kw_only=True)
-class VocabularyConfig:
-    """Which terms of the training rows become the vocabulary."""
-
-    size: int | None = 100_000
-    """The most frequent terms, at most this many; None keeps all."""
-    min_df: int | float = 1
-    """Leave out terms of fewer rows: a number of them, or a float as their share."""
-    max_df: int | float = 1.0
-    """Leave out terms of more rows, likewise."""
-    ngram_range: tuple[int, int] = (1, 1)
-    """Shortest and longest n-gram."""
-    tokeniser: Tokeniser = field(default_factory=Tokeniser)
-    """Cuts text into words, in training and in evaluation."""
-
-    def __post_init__(self) -> None:
-        """Check the size; the other fields are those of `Vocabulary.from_texts`, which checks them.
-
-        Raises:
-            InputError: a size that is none.
-        """
-        check_size("size", self.size)
-
-    def build(self, texts: Sequence[str], *, show_progress: bool = False) -> Vocabulary:
-        """Return the vocabulary of `texts`."""
-        return Vocabulary.from_texts(
-            texts,
-            tokeniser=self.tokeniser,
-            max_size=self.size,
-            min_df=self.min_df,
-            max_df=self.max_df,
-            ngram_range=self.ngram_range,
-            show_progress=show_progress,
-        )
-
-
 def fit(
     texts: Sequence[str] | str | Path,
     embeddings: EmbeddingsLike,
@@ -86,7 +49,7 @@ def fit(
     dev_texts: Sequence[str] | str | Path | None = None,
     dev_embeddings: EmbeddingsLike | None = None,
     dev_paired: EmbeddingsLike | None = None,
-    vocabulary: Vocabulary | VocabularyConfig | None = None,
+    vocabulary: Vocabulary | VocabularyChoice | None = None,
     encoder: Encoder | str | None = None,
     config: TrainConfig | None = None,
     hold_out: float = HELD_OUT_SHARE,
@@ -108,7 +71,8 @@ def fit(
         dev_texts: sentences to stop on; without them `hold_out` of the rows serve.
         dev_embeddings: their vectors.
         dev_paired: their second view; needed where `paired` is given.
-        vocabulary: the words to read, or how to choose them from the training rows.
+        vocabulary: the words to read, or how to choose them from the training rows: `VocabularyConfig` (the
+            default: the most frequent words), or `ConceptConfig` (words and word pairs, section 3.4).
         encoder: the encoder that made the vectors, or its spec. Recorded with the lens, so that it can read
             text; and, unless another anchor is asked for, asked for the vectors of the vocabulary's words. By
             default what the embeddings' manifest says.
@@ -161,15 +125,15 @@ def fit(
         metrics = FolderLog(metrics)
     if not group.is_first:
         checkpoint = metrics = None
+    choice = choice_of(vocabulary)
     if checkpoint is not None:
-        job = _job(rows, dev, vocabulary, maker, spec, config, hold_out)
+        job = _job(rows, dev, choice, maker, spec, config, hold_out)
         checkpoint.open(job)
         if isinstance(metrics, FolderLog):
             metrics.check(checkpoint.job)
     if dev is None:
         rows, dev = _hold_out(rows, config.seed, hold_out)
-    if not isinstance(vocabulary, Vocabulary):
-        vocabulary = (vocabulary or VocabularyConfig()).build(rows.texts, show_progress=show_progress)
+    vocabulary = choice.build(rows.texts, show_progress=show_progress)
     counts = vocabulary.counts(rows.texts, show_progress=show_progress)
     useful = np.flatnonzero(np.diff(counts.indptr))
     if not len(useful):
@@ -211,7 +175,9 @@ def fit(
         prior=result.prior,
         mean=torch.from_numpy(result.mean),
         fingerprint=Fingerprint.of(rows.primary, show_progress=show_progress),
-        config=_description(rows, dev, len(trained.texts), n_given, n_dropped, spec, maker, config, result),
+        config=_description(
+            rows, dev, vocabulary, len(trained.texts), n_given, n_dropped, spec, maker, config, result
+        ),
         away=away,
     )
     if away is not None:
@@ -352,24 +318,13 @@ def _encoder(
 def _job(
     rows: Rows,
     dev: Rows | None,
-    vocabulary: Vocabulary | VocabularyConfig | None,
+    vocabulary: VocabularyChoice,
     encoder: Encoder | None,
     spec: str | None,
     config: TrainConfig,
     hold_out: float,
 ) -> dict[str, Any]:
     """Return what tells this run from others, as plain JSON values; known before the words are counted."""
-    words: dict[str, Any]
-    if isinstance(vocabulary, Vocabulary):
-        words = {
-            "sha256": sha256_of_lines(vocabulary.words),
-            "tokeniser": vocabulary.tokeniser.to_json(),
-            "ngram_range": list(vocabulary.ngram_range),
-        }
-    else:
-        chosen = vocabulary or VocabularyConfig()
-        words = {name: getattr(chosen, name) for name in VocabularyConfig.__dataclass_fields__ if name != "tokeniser"}
-        words |= {"tokeniser": chosen.tokeniser.to_json(), "ngram_range": list(chosen.ngram_range)}
 
     def identity(some: Rows | None) -> dict[str, Any] | None:
         if some is None:
@@ -384,7 +339,7 @@ def _job(
         "recipe": config.to_json(),
         "training data": identity(rows),
         "dev data": identity(dev) or {"hold_out": hold_out},
-        "vocabulary": words,
+        "vocabulary": vocabulary.to_json(),
         "encoder": {"spec": spec, "revision": None if encoder is None else encoder.revision},
     }
 
@@ -392,6 +347,7 @@ def _job(
 def _description(
     rows: Rows,
     dev: Rows | None,
+    vocabulary: Vocabulary,
     n_trained: int,
     n_given: int,
     n_dropped: int,
@@ -404,7 +360,7 @@ def _description(
     manifest = rows.primary.manifest
     revision = encoder.revision if encoder is not None else manifest.revision if manifest else None
     return {
-        "format_version": FORMAT_VERSION,
+        "format_version": format_version(vocabulary),
         "fliplens_version": fliplens.__version__,
         "encoder": {"spec": spec, "name": encoder.name if encoder else spec, "revision": revision},
         "data": {

@@ -36,6 +36,7 @@ def describe(lens: Lens) -> dict[str, Any]:
         "exact_zeros": float((lens.factors.E1 == 0).float().mean()),
         "tokeniser": lens.vocabulary.tokeniser.to_json(),
         "ngram_range": list(lens.vocabulary.ngram_range),
+        "spans": lens.vocabulary.spans,
         "first_words": list(lens.vocabulary.words[:10]),
         **{
             name: lens.config[name]
@@ -57,6 +58,7 @@ def print_description(title: str, description: dict[str, Any]) -> None:
         ["prior", description["prior"]],
         ["exact zeros", f"{100 * description['exact_zeros']:.1f}%"],
         ["tokeniser", str(description["tokeniser"]["mode"])],
+        ["n-grams", "{} to {} words, {spans}".format(*description["ngram_range"], **description)],
     ]
     if data:
         views = "one view" if data.get("views") == 1 else "two views"
