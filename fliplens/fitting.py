@@ -175,9 +175,10 @@ def fit(
         prior=result.prior,
         mean=torch.from_numpy(result.mean),
         fingerprint=Fingerprint.of(rows.primary, show_progress=show_progress),
-        config=_description(
-            rows, dev, vocabulary, len(trained.texts), n_given, n_dropped, spec, maker, config, result
-        ),
+        config={
+            "format_version": format_version(vocabulary),
+            **_description(rows, dev, len(trained.texts), n_given, n_dropped, spec, maker, config, result),
+        },
         away=away,
     )
     if away is not None:
@@ -347,7 +348,6 @@ def _job(
 def _description(
     rows: Rows,
     dev: Rows | None,
-    vocabulary: Vocabulary,
     n_trained: int,
     n_given: int,
     n_dropped: int,
@@ -360,7 +360,6 @@ def _description(
     manifest = rows.primary.manifest
     revision = encoder.revision if encoder is not None else manifest.revision if manifest else None
     return {
-        "format_version": format_version(vocabulary),
         "fliplens_version": fliplens.__version__,
         "encoder": {"spec": spec, "name": encoder.name if encoder else spec, "revision": revision},
         "data": {

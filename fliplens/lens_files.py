@@ -4,7 +4,7 @@
 |---|---|---|
 | `model.safetensors` | `E1` (V, r), `E2` (r, d), `b` (V, 1); or `E` (V, d), `b`: float32 | published |
 | `vocab.json` | `{"word": index}` | published |
-| `config.json` | hyperparameters; ours adds `format_version`, encoder, tokeniser, spans, data, recipe, metrics | both |
+| `config.json` | hyperparameters; ours adds `format_version`, encoder, tokeniser, spans, data, recipe, ... | both |
 | `lens.safetensors` | `prior` (V,), `mean` (d,), fingerprint of the space, dictionary (V, r) bfloat16 | ours |
 """
 

@@ -34,8 +34,8 @@ class Found:
     """(m,) vocabulary positions of the known terms, text after text, with repeats."""
     ends: Integers
     """(n + 1,) where each text's terms end in `positions`; the first is 0."""
-    n_distinct: Integers | None
-    """(n,) distinct terms of each text, unknown ones included; None where they were not asked for."""
+    n_distinct: Integers
+    """(n,) distinct terms of each text, unknown ones included; (0,) where they were not asked for."""
 
 
 class Finder(Protocol):
@@ -85,7 +85,7 @@ class NGrams:
             ends.append(len(positions))
             if distinct:
                 n_distinct.append(len(set(terms)))
-        return Found(_integers(positions), _integers(ends), _integers(n_distinct) if distinct else None)
+        return Found(_integers(positions), _integers(ends), _integers(n_distinct))
 
 
 class Numbers(dict[str, int]):
@@ -148,7 +148,7 @@ class Longest:
                 numbers, row = Numbers(self._words), array("q")
         parts.append(self._find(_integers(row), distinct))
         positions, lengths, n_distinct = (np.concatenate(part) for part in zip(*parts, strict=True))
-        return Found(positions, np.append(0, np.cumsum(lengths)), n_distinct if distinct else None)
+        return Found(positions, np.append(0, np.cumsum(lengths)), n_distinct)
 
     def _find(self, ids: Integers, distinct: bool) -> tuple[Integers, Integers, Integers]:
         """Return the terms found, how many each text has, and how many distinct ones.

@@ -189,18 +189,17 @@ class Vocabulary:
     def references(self, texts: Sequence[str]) -> References:
         """Find what an evaluation looks for in n texts: their reference terms, known and unknown.
 
-        With n-grams and `spans="all"`, all terms of `ngram_range` count: (1, 2) finds "new", "york" and "new york"
-        in "New York", and `n_distinct` counts the three. With `spans="longest"` the text's spans count: "new york"
-        alone, if it is known; each skipped word is one unknown term. Words are compared as the tokeniser spells them; the
-        published modes lower-case references whatever `lowercase` says, so a vocabulary made without it is
-        found in its lower-case words only.
+        With n-grams and `spans="all"`, all terms of `ngram_range` count: (1, 2) finds "new", "york" and
+        "new york" in "New York", and `n_distinct` counts the three. With `spans="longest"` the text's spans
+        count: "new york" alone, if it is known; each skipped word is one unknown term. Words are compared as
+        the tokeniser spells them; the published modes lower-case references whatever `lowercase` says, so a
+        vocabulary made without it is found in its lower-case words only.
 
         Raises:
             InputError: `texts` is one string, or one of them is no string.
         """
         given = checked_texts(texts, what="references", show=False)
         found = self._finder.find(map(self.tokeniser.reference_terms, given), distinct=True)
-        assert found.n_distinct is not None
         return References(self._matrix(found), found.n_distinct)
 
     @classmethod
