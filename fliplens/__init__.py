@@ -12,6 +12,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from fliplens.choosing import VocabularyConfig
+    from fliplens.concepts import ConceptConfig
     from fliplens.embeddings import Embeddings, Manifest, open_embeddings
     from fliplens.encoders import Encoder, load_encoder
     from fliplens.encoding import encode_texts
@@ -26,7 +28,7 @@ if TYPE_CHECKING:
         MissingExtraError,
     )
     from fliplens.evaluation import AtPriors, EntityRecall, EvaluationResult, ViewResult, evaluate
-    from fliplens.fitting import VocabularyConfig, fit
+    from fliplens.fitting import fit
     from fliplens.lens import Lens
     from fliplens.metrics import Estimate
     from fliplens.reading_files import write_top_words
@@ -39,6 +41,8 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
+    "choosing": ("VocabularyConfig",),
+    "concepts": ("ConceptConfig",),
     "embeddings": ("Embeddings", "Manifest", "open_embeddings"),
     "encoders": ("Encoder", "load_encoder"),
     "encoding": ("encode_texts",),
@@ -53,7 +57,7 @@ _HOMES = {
         "MissingExtraError",
     ),
     "evaluation": ("AtPriors", "EntityRecall", "EvaluationResult", "ViewResult", "evaluate"),
-    "fitting": ("VocabularyConfig", "fit"),
+    "fitting": ("fit",),
     "lens": ("Lens",),
     "metrics": ("Estimate",),
     "reading_files": ("write_top_words",),
@@ -68,6 +72,7 @@ _HOME = {name: module for module, names in _HOMES.items() for name in names}
 __all__ = [
     "AtPriors",
     "Checkpoint",
+    "ConceptConfig",
     "EmbeddingSpaceError",
     "EmbeddingSpaceWarning",
     "Embeddings",

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from fliplens.errors import InputError
 from fliplens.files import read_lines
+from fliplens.spans import ngrams
 from fliplens.vocabulary import Vocabulary
 
 __all__ = ["Entities", "read_entities"]
@@ -22,7 +23,8 @@ class Entities:
     """The entities of n sentences, as words of one vocabulary, flattened."""
 
     words: NDArray[np.int64]
-    """(m,) vocabulary index of each entity word, -1 where the vocabulary lacks it."""
+    """(m,) vocabulary index of each entity word, -1 where the vocabulary lacks it. With a vocabulary of
+    `spans="longest"` (m, c): behind it the longer terms that cover the word within its entity, -1 to fill up."""
     word_entity: NDArray[np.int64]
     """(m,) which entity each word belongs to."""
     entity_row: NDArray[np.int64]
@@ -53,9 +55,10 @@ class Entities:
         """Cut each sentence's entity names into words.
 
         Case and punctuation go as in any reference text; a name given twice counts once, and one without any
-        word does not count.
+        word does not count. A vocabulary of `spans="longest"` has one term for words that it knows together, and
+        it alone was trained where they stand together: "new york" reads both words of the entity "New York".
         """
-        words: list[int] = []
+        words: list[list[int]] = []
         word_entity: list[int] = []
         entity_row: list[int] = []
         for row, row_names in enumerate(names):
@@ -63,10 +66,28 @@ class Entities:
             for terms in distinct:
                 if not terms:
                     continue
-                words.extend(vocabulary.index.get(term, -1) for term in terms)
+                words.extend(_readings(terms, vocabulary))
                 word_entity.extend([len(entity_row)] * len(terms))
                 entity_row.append(row)
-        return cls(*(np.asarray(values, dtype=np.int64) for values in (words, word_entity, entity_row)))
+        width = max(map(len, words), default=1)
+        filled = np.array([one + [-1] * (width - len(one)) for one in words], dtype=np.int64).reshape(-1, width)
+        return cls(
+            filled if vocabulary.spans == "longest" else filled[:, 0],
+            np.asarray(word_entity, dtype=np.int64),
+            np.asarray(entity_row, dtype=np.int64),
+        )
+
+
+def _readings(terms: tuple[str, ...], vocabulary: Vocabulary) -> list[list[int]]:
+    """Return, for each word of an entity, the terms by which it is read: itself (-1 if unknown), then longer ones."""
+    found = [[vocabulary.index.get(term, -1)] for term in terms]
+    if vocabulary.spans == "longest":
+        for n in range(2, vocabulary.ngram_range[1] + 1):
+            for start, term in enumerate(ngrams(terms, (n, n))):
+                if term in vocabulary:
+                    for readings in found[start : start + n]:
+                        readings.append(vocabulary.index[term])
+    return found
 
 
 def read_entities(path: str | Path, texts: Sequence[str], vocabulary: Vocabulary) -> Entities:

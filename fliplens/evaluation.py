@@ -30,6 +30,7 @@ from fliplens.metrics import (
 )
 from fliplens.objective import softmax_
 from fliplens.reading import top_n
+from fliplens.spans import Spans
 from fliplens.vocabulary import References
 
 __all__ = ["AtPriors", "EntityRecall", "EvaluationResult", "ViewResult", "evaluate"]
@@ -116,6 +117,8 @@ class EvaluationResult:
     """V: accuracies of different vocabularies do not compare."""
     decoding: Decoding = "plain"
     """How words were chosen."""
+    spans: Spans = "all"
+    """What counts as a word of a sentence: with "longest", accuracy is the paper's span-aware accuracy."""
 
     @property
     def accuracy(self) -> AtPriors:
@@ -151,6 +154,7 @@ class EvaluationResult:
             "topn": self.topn,
             "prior": self.prior,
             "decoding": self.decoding,
+            "spans": self.spans,
             "vocabulary_size": self.vocabulary_size,
             "views": views,
         }
@@ -171,6 +175,9 @@ def evaluate(
     decoding: Decoding = "plain",
 ) -> EvaluationResult:
     """Measure a lens on sentences and their vectors.
+
+    The words of a sentence are what the lens's vocabulary finds in it. One with `spans="longest"`, such as
+    `ConceptConfig` makes, finds greedy longest matches, and the accuracy is then span-aware accuracy (section 3.3).
 
     Args:
         lens: the lens, or another method: what it cannot have (perplexity without a softmax) is left out.
@@ -229,6 +236,7 @@ def evaluate(
         prior=prior,
         vocabulary_size=len(lens.vocabulary),
         decoding=decoding,
+        spans=lens.vocabulary.spans,
     )
 
 

@@ -4,7 +4,7 @@
 |---|---|---|
 | `model.safetensors` | `E1` (V, r), `E2` (r, d), `b` (V, 1); or `E` (V, d), `b`: float32 | published |
 | `vocab.json` | `{"word": index}` | published |
-| `config.json` | hyperparameters; ours adds `format_version`, encoder, tokeniser, data, recipe, metrics | both |
+| `config.json` | hyperparameters; ours adds `format_version`, encoder, tokeniser, spans, data, recipe, ... | both |
 | `lens.safetensors` | `prior` (V,), `mean` (d,), fingerprint of the space, dictionary (V, r) bfloat16 | ours |
 """
 
@@ -14,7 +14,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import torch
 from torch import Tensor
@@ -24,19 +24,30 @@ from fliplens.errors import FliplensError, InputError
 from fliplens.files import FolderKind, atomic_folder, read_json, write_json
 from fliplens.fingerprint import Fingerprint
 from fliplens.objective import Factors
+from fliplens.spans import Spans
 from fliplens.tokenisation import Tokeniser
 from fliplens.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
     from fliplens.extractor import Extractor
 
-__all__ = ["FORMAT_VERSION", "LENS_FOLDER", "load_lens", "save_lens"]
+__all__ = ["FORMAT_VERSION", "LENS_FOLDER", "format_version", "load_lens", "save_lens"]
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+"""The newest format that is read; see `format_version` for what is written."""
 MODEL, VOCABULARY, CONFIG, OURS = "model.safetensors", "vocab.json", "config.json", "lens.safetensors"
 LENS_FOLDER = FolderKind(MODEL, r"model\.safetensors|vocab\.json|config\.json|lens\.safetensors|results")
 """A lens folder; `results` are what the published evaluation call writes there, and go with the lens."""
 HUB = "hub:"
+
+
+def format_version(vocabulary: Vocabulary) -> int:
+    """Return the format of the folder of a lens with this vocabulary: the first one that reads it rightly.
+
+    A reader of format 1 knows no `spans` and would count all n-grams of a text where the lens was trained on the
+    longest ones, without a word; other lenses stay readable for it.
+    """
+    return 1 if vocabulary.spans == "all" else 2
 
 
 def save_lens(lens: Extractor, folder: str | Path, *, overwrite: bool) -> None:
@@ -57,10 +68,11 @@ def save_lens(lens: Extractor, folder: str | Path, *, overwrite: bool) -> None:
         lens.vocabulary.save(target / VOCABULARY)
         config = {
             **lens.config,
-            "format_version": FORMAT_VERSION,
+            "format_version": format_version(lens.vocabulary),
             **lens.describe(),
             "tokeniser": lens.vocabulary.tokeniser.to_json(),
             "ngram_range": list(lens.vocabulary.ngram_range),
+            "spans": lens.vocabulary.spans,
         }
         write_json(target / CONFIG, config)
 
@@ -87,7 +99,10 @@ def load_lens(source: str | Path, *, vocabulary: str | Path | None = None) -> Ex
     # A folder that does not say comes from the published code, which cuts text its own way.
     tokeniser = Tokeniser.from_json(config.get("tokeniser", {"mode": "published"}))
     words = Vocabulary.load(
-        _find_vocabulary(folder, vocabulary), tokeniser=tokeniser, ngram_range=_ngram_range(config, folder / CONFIG)
+        _find_vocabulary(folder, vocabulary),
+        tokeniser=tokeniser,
+        ngram_range=_ngram_range(config, folder / CONFIG),
+        spans=_spans(config, folder / CONFIG),
     )
     ours = _read_tensors(folder / OURS) if whole and (folder / OURS).is_file() else {}
     for names, build in _KINDS:
@@ -147,6 +162,15 @@ def _ngram_range(config: dict[str, Any], path: Path) -> tuple[int, int]:
     if not (isinstance(value, list) and len(value) == 2 and all(isinstance(n, int) for n in value)):
         raise InputError(f"expected ngram_range as two whole numbers in {path}, found {value!r}")
     return value[0], value[1]
+
+
+def _spans(config: dict[str, Any], path: Path) -> Spans:
+    value: Spans = config.get("spans", "all")
+    if value not in get_args(Spans):
+        raise InputError(
+            f"expected spans as {' or '.join(get_args(Spans))} in {path}, found {value!r}: restore the file"
+        )
+    return value
 
 
 def _read_config(path: Path) -> dict[str, Any]:

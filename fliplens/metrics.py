@@ -210,6 +210,12 @@ def ranks_of(wanted: NDArray[np.int64], rows: NDArray[np.int64], top: NDArray[np
     return places
 
 
+def _entity_places(words: NDArray[np.int64], rows: NDArray[np.int64], top: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return `ranks_of` all terms that read an entity word, (m, c), of words (m,) or (m, c) in rows (m,)."""
+    columns = words[:, None] if words.ndim == 1 else words
+    return np.stack([ranks_of(column, rows, top) for column in columns.T], axis=1)
+
+
 def entity_recall(
     top: NDArray[np.int64],
     words: NDArray[np.int64],
@@ -224,7 +230,8 @@ def entity_recall(
 
     Args:
         top: (rows, width) word indices, best first; width must reach the largest depth.
-        words: (m,) word indices of all entities, one after the other; -1 for unknown words, which are misses.
+        words: (m,) word indices of all entities, one after the other; -1 for unknown words, which are misses. Or
+            (m, c), c terms that each read the word, any of which will do (`Entities.words`).
         word_entity: (m,) the entity each word belongs to; every entity has at least one word.
         entity_row: (entities,) the row of each entity.
         depths: the n to evaluate.
@@ -233,7 +240,7 @@ def entity_recall(
         Two arrays (rows, len(depths)), NaN in rows without an entity.
     """
     n_rows, n_entities = len(top), len(entity_row)
-    places = ranks_of(words, entity_row[word_entity], top)
+    places = _entity_places(words, entity_row[word_entity], top).min(axis=1)
     lengths = np.bincount(word_entity, minlength=n_entities)
     per_row = np.bincount(entity_row, minlength=n_rows)
     strict = np.full((n_rows, len(depths)), np.nan)
@@ -268,9 +275,9 @@ def entity_scores(
     n_rows, n = top.shape
     strict, partial = (values[:, 0] for values in entity_recall(top, words, word_entity, entity_row, [n]))
     rows = entity_row[word_entity]
-    places = ranks_of(words, rows, top)
-    # A word that several entities share is one keyword.
-    matched = np.unique(np.stack([rows, places])[:, places < n], axis=1)
+    places = _entity_places(words, rows, top)
+    # A word that several entities share is one keyword, and so is a term that reads several words.
+    matched = np.unique(np.stack([np.broadcast_to(rows[:, None], places.shape), places])[:, places < n], axis=1)
     precision = np.bincount(matched[0], minlength=n_rows) / n
     precision = np.where(np.isnan(strict), np.nan, precision)
     scores = {

@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
+from fliplens.choosing import VocabularyChoice, VocabularyConfig
+from fliplens.concepts import ConceptConfig
 from fliplens.errors import InputError
-from fliplens.fitting import HELD_OUT_SHARE, VocabularyConfig
+from fliplens.fitting import HELD_OUT_SHARE
 from fliplens.recipes import TrainConfig
 from fliplens.tokenisation import Tokeniser
 from fliplens.vocabulary import check_size
@@ -20,7 +22,19 @@ DATA = ("texts", "embeddings", "paired", "dev_texts", "dev_embeddings", "dev_pai
 HOLD_OUT = "hold_out"
 EXPLAIN_AWAY = "explain_away"
 TOKENISER = ("tokeniser", "lowercase", "strip_accents", "min_length")
-VOCABULARY = ("vocab_size", "min_df", "max_df", "ngram_range")
+CONCEPTS = "concepts"
+# What chooses the vocabulary without and with `concepts`, and its fields by the names of their settings.
+CHOICES: dict[bool, tuple[type[VocabularyConfig | ConceptConfig], dict[str, str]]] = {
+    False: (
+        VocabularyConfig,
+        {"vocab_size": "size", "min_df": "min_df", "max_df": "max_df", "ngram_range": "ngram_range"},
+    ),
+    True: (
+        ConceptConfig,
+        {name: name for name in ("min_frequency", "min_pmi", "unigrams", "bigrams")},
+    ),
+}
+VOCABULARY = [name for _, fields in CHOICES.values() for name in fields]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,7 +43,7 @@ class FitSettings:
 
     data: dict[str, str]
     """texts, embeddings, paired, dev_texts, dev_embeddings, dev_paired, encoder, output: those given."""
-    vocabulary: VocabularyConfig
+    vocabulary: VocabularyChoice
     """How the vocabulary is chosen."""
     train: TrainConfig
     """The recipe."""
@@ -45,7 +59,7 @@ class FitSettings:
         Raises:
             InputError: an unknown name, or a value of the wrong type or out of range.
         """
-        names = {*DATA, HOLD_OUT, EXPLAIN_AWAY, *TOKENISER, *VOCABULARY, *TrainConfig.__dataclass_fields__}
+        names = {*DATA, HOLD_OUT, EXPLAIN_AWAY, *TOKENISER, CONCEPTS, *VOCABULARY, *TrainConfig.__dataclass_fields__}
         unknown = sorted(set(values) - names)
         if unknown:
             raise InputError(
@@ -57,11 +71,6 @@ class FitSettings:
         for name, field in zip(TOKENISER, ("mode", "lowercase", "strip_accents", "min_length"), strict=True):
             if name in given:
                 cut[field] = _convert(name, given[name], get_type_hints(Tokeniser)[field])
-        chosen: dict[str, Any] = {}
-        for name, field in zip(VOCABULARY, ("size", "min_df", "max_df", "ngram_range"), strict=True):
-            if name in given:
-                chosen[field] = _convert(name, given[name], get_type_hints(VocabularyConfig)[field])
-        check_size("vocab_size", chosen.get("size"), all_words="`all`")
         hints = get_type_hints(TrainConfig)
         train = {
             name: _convert(name, value, hints[name])
@@ -70,11 +79,27 @@ class FitSettings:
         }
         return cls(
             data=data,
-            vocabulary=VocabularyConfig(**chosen, tokeniser=Tokeniser.from_json(cut)),
+            vocabulary=_choice(given, Tokeniser.from_json(cut)),
             train=TrainConfig.from_recipe(train.pop("recipe", "default"), **train),
             hold_out=_share(given.get(HOLD_OUT, HELD_OUT_SHARE)),
             explain_away=switch(EXPLAIN_AWAY, given.get(EXPLAIN_AWAY, True)),
         )
+
+
+def _choice(given: Mapping[str, Any], tokeniser: Tokeniser) -> VocabularyChoice:
+    """Return how the vocabulary is chosen; refuse settings of the other way to choose it."""
+    concepts = switch(CONCEPTS, given.get(CONCEPTS, False))
+    kind, fields = CHOICES[concepts]
+    foreign = [name for name in VOCABULARY if name in given and name not in fields]
+    if foreign:
+        raise InputError(
+            f"expected {', '.join(fields)} to choose the vocabulary with {CONCEPTS}={str(concepts).lower()}, found "
+            f"{', '.join(foreign)}: {'leave them out' if concepts else f'set {CONCEPTS}=true, or leave them out'}"
+        )
+    hints = get_type_hints(kind)
+    chosen = {field: _convert(name, given[name], hints[field]) for name, field in fields.items() if name in given}
+    check_size("vocab_size", chosen.get("size"), all_words="`all`")
+    return kind(**chosen, tokeniser=tokeniser)
 
 
 def _share(value: Any) -> float:

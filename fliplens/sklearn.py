@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fliplens.choosing import VocabularyConfig
 from fliplens.decoding import Decoding, check_decoding
 from fliplens.errors import InputError, MissingExtraError
-from fliplens.fitting import VocabularyConfig, fit
+from fliplens.fitting import fit
 from fliplens.recipes import TrainConfig
 from fliplens.vocabulary import check_size
 

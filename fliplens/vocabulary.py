@@ -1,19 +1,18 @@
 """Vocabularies: which terms a lens can name, and how often texts hold them.
 
 A *term* is a word, or an n-gram: consecutive words of one text joined by a space. The bag of words x of the
-paper (section 2) is a row of `Vocabulary.counts`.
+paper (section 2) is a row of `Vocabulary.counts`. Which n-grams of a text count is said in `fliplens.spans`.
 """
 
 from __future__ import annotations
 
-from array import array
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from numbers import Integral
 from pathlib import Path
-from typing import TypeGuard
+from typing import TypeGuard, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -22,9 +21,10 @@ from scipy.sparse import csr_matrix
 from fliplens.errors import InputError
 from fliplens.files import read_json, write_json
 from fliplens.progress import track
+from fliplens.spans import FINDERS, Finder, Found, Spans, ngrams
 from fliplens.tokenisation import Tokeniser
 
-__all__ = ["References", "Vocabulary", "check_size"]
+__all__ = ["References", "Vocabulary", "check_size", "checked_texts", "no_words"]
 
 _DEFAULT_TOKENISER = Tokeniser()
 
@@ -57,7 +57,7 @@ class Vocabulary:
     """The V terms that a lens can name, each with its position, and how texts are cut into them.
 
     Raises:
-        InputError: no words, a word twice, or an n-gram range that is none.
+        InputError: no words, a word twice, or an n-gram range or kind of spans that is none.
     """
 
     words: tuple[str, ...]
@@ -69,8 +69,15 @@ class Vocabulary:
     ngram_range: tuple[int, int] = (1, 1)
     """Shortest and longest n-gram, in words: (1, 1) is single words, (1, 2) words and pairs."""
 
+    spans: Spans = "all"
+    """Which n-grams of a text are its terms, in training and in evaluation alike. `all`: every one of
+    `ngram_range`. `longest`: from left to right the longest known one, then what comes behind it (paper, section
+    3.3, span-aware accuracy); a word that starts no known term is skipped over."""
+
     def __post_init__(self) -> None:
         _check_ngram_range(self.ngram_range)
+        if self.spans not in get_args(Spans):
+            raise InputError(f"expected spans to be {' or '.join(get_args(Spans))}, found {self.spans!r}: correct it")
         if not self.words:
             raise InputError("expected at least one word in the vocabulary, found none: give it words")
         if len(self.index) != len(self.words):
@@ -93,13 +100,17 @@ class Vocabulary:
         first = ", ".join(map(repr, self.words[:3])) + (", …" if len(self) > 3 else "")
         return (
             f"{type(self).__name__}({len(self)} words: {first}; tokeniser={self.tokeniser}, "
-            f"ngram_range={self.ngram_range})"
+            f"ngram_range={self.ngram_range}, spans={self.spans!r})"
         )
 
     @cached_property
     def index(self) -> Mapping[str, int]:
         """Word → position."""
         return {word: position for position, word in enumerate(self.words)}
+
+    @cached_property
+    def _finder(self) -> Finder:
+        return FINDERS[self.spans](self.index, self.ngram_range)
 
     @classmethod
     def from_texts(
@@ -137,8 +148,8 @@ class Vocabulary:
         n_texts = 0
         frequencies: Counter[str] = Counter()
         text_frequencies: Counter[str] = Counter()
-        for text in _checked(texts, what="vocabulary", show=show_progress):
-            terms = _ngrams(tokeniser.terms(text), ngram_range)
+        for text in checked_texts(texts, what="vocabulary", show=show_progress):
+            terms = ngrams(tokeniser.terms(text), ngram_range)
             n_texts += 1
             frequencies.update(terms)
             if limited:
@@ -172,35 +183,24 @@ class Vocabulary:
         Raises:
             InputError: `texts` is one string, or one of them is no string.
         """
-        lookup = self.index.get
-        terms_of, ngram_range = self.tokeniser.terms, self.ngram_range
-        positions, ends = array("i"), array("q", [0])
-        for text in _checked(texts, what="counting words", show=show_progress):
-            found = map(lookup, _ngrams(terms_of(text), ngram_range))
-            positions.extend([position for position in found if position is not None])
-            ends.append(len(positions))
-        return self._matrix(positions, ends)
+        given = checked_texts(texts, what="counting words", show=show_progress)
+        return self._matrix(self._finder.find(map(self.tokeniser.terms, given), distinct=False))
 
     def references(self, texts: Sequence[str]) -> References:
         """Find what an evaluation looks for in n texts: their reference terms, known and unknown.
 
-        With n-grams, all terms of `ngram_range` count: (1, 2) finds "new", "york" and "new york" in
-        "New York", and `n_distinct` counts the three. Words are compared as the tokeniser spells them; the
-        published modes lower-case references whatever `lowercase` says, so a vocabulary made without it is
-        found in its lower-case words only.
+        With n-grams and `spans="all"`, all terms of `ngram_range` count: (1, 2) finds "new", "york" and
+        "new york" in "New York", and `n_distinct` counts the three. With `spans="longest"` the text's spans
+        count: "new york" alone, if it is known; each skipped word is one unknown term. Words are compared as
+        the tokeniser spells them; the published modes lower-case references whatever `lowercase` says, so a
+        vocabulary made without it is found in its lower-case words only.
 
         Raises:
             InputError: `texts` is one string, or one of them is no string.
         """
-        lookup = self.index.get
-        terms_of, ngram_range = self.tokeniser.reference_terms, self.ngram_range
-        positions, ends, n_distinct = array("i"), array("q", [0]), array("q")
-        for text in _checked(texts, what="references", show=False):
-            terms = _ngrams(terms_of(text), ngram_range)
-            positions.extend([position for position in map(lookup, terms) if position is not None])
-            ends.append(len(positions))
-            n_distinct.append(len(set(terms)))
-        return References(self._matrix(positions, ends), np.array(n_distinct, dtype=np.int64))
+        given = checked_texts(texts, what="references", show=False)
+        found = self._finder.find(map(self.tokeniser.reference_terms, given), distinct=True)
+        return References(self._matrix(found), found.n_distinct)
 
     @classmethod
     def load(
@@ -209,10 +209,11 @@ class Vocabulary:
         *,
         tokeniser: Tokeniser = _DEFAULT_TOKENISER,
         ngram_range: tuple[int, int] = (1, 1),
+        spans: Spans = "all",
     ) -> Vocabulary:
         """Read a published `vocab.json`, `{"word": index, ...}` in any order.
 
-        The file holds the words only; `tokeniser` and `ngram_range` are those it was made with.
+        The file holds the words only; `tokeniser`, `ngram_range` and `spans` are those it was made with.
 
         Raises:
             InputError: the file is missing or no JSON, or its indices are not 0 to V - 1, each once.
@@ -239,7 +240,7 @@ class Vocabulary:
                 )
             words[position] = word
         # As many words as places, and no place taken twice: none is empty.
-        return cls(tuple(word for word in words if word is not None), tokeniser, ngram_range)
+        return cls(tuple(word for word in words if word is not None), tokeniser, ngram_range, spans)
 
     def save(self, path: str | Path) -> None:
         """Write the words as a published `vocab.json`, atomically.
@@ -255,13 +256,11 @@ class Vocabulary:
                 f"expected words that can be written as UTF-8 in {path}, found {bad!r}: remove it"
             ) from error
 
-    def _matrix(self, positions: array[int], ends: array[int]) -> csr_matrix[np.float32]:
-        """Gather one entry a token, row after row, into (n, V) counts."""
-        ones = np.ones(len(positions), dtype=np.float32)
-        indices = np.array(positions, dtype=np.int32)
+    def _matrix(self, found: Found) -> csr_matrix[np.float32]:
+        """Gather one entry a term found, row after row, into (n, V) counts."""
         matrix = csr_matrix(
-            (ones, indices, np.array(ends, dtype=np.int64)),
-            shape=(len(ends) - 1, len(self.words)),
+            (np.ones(len(found.positions), dtype=np.float32), found.positions.astype(np.int32), found.ends),
+            shape=(len(found.ends) - 1, len(self.words)),
             dtype=np.float32,
         )
         matrix.sum_duplicates()
@@ -283,19 +282,17 @@ def check_size(name: str, size: object, *, all_words: str = "None") -> None:
         raise InputError(f"expected {name} to be a whole number from 1, or {all_words} for all, found {size!r}")
 
 
-def _ngrams(terms: list[str], ngram_range: tuple[int, int]) -> list[str]:
-    """Return the n-grams of a text, shorter ones first, each length in the order of the text."""
-    shortest, longest = ngram_range
-    if longest == 1:
-        return terms
-    found = list(terms) if shortest == 1 else []
-    for n in range(max(shortest, 2), min(longest, len(terms)) + 1):
-        found += map(" ".join, zip(*(terms[i:] for i in range(n)), strict=False))
-    return found
+def checked_texts(texts: Iterable[str], *, what: str, show: bool) -> Iterator[str]:
+    """Iterate over `texts`, refusing what is no text.
 
+    Args:
+        texts: read once.
+        what: name of the progress bar.
+        show: whether to show one.
 
-def _checked(texts: Iterable[str], *, what: str, show: bool) -> Iterator[str]:
-    """Iterate over `texts`, refusing what is no text."""
+    Raises:
+        InputError: `texts` is one string, or one of them is no string.
+    """
     if isinstance(texts, str):
         raise InputError("expected a list of texts, found one string: put it in a list")
     for row, text in enumerate(track(texts, what=what, unit="texts", show=show)):
@@ -336,8 +333,8 @@ def _check_share_or_count(name: str, value: object) -> None:
         )
 
 
-def _nothing_left(n_texts: int, n_terms: int, min_df: float, too_rare: int, max_df: float, too_common: int) -> str:
-    """Say why a vocabulary came out empty."""
+def no_words(n_texts: int, n_terms: int) -> str | None:
+    """Return why no vocabulary can be made of `n_texts` texts that hold `n_terms` terms; None if one can."""
     if not n_texts:
         return "expected texts to make a vocabulary from, found none: check the input"
     if not n_terms:
@@ -345,7 +342,12 @@ def _nothing_left(n_texts: int, n_terms: int, min_df: float, too_rare: int, max_
             f"expected words to make a vocabulary from, found none in {n_texts} texts: "
             "check the texts, and the tokeniser's settings"
         )
-    return (
+    return None
+
+
+def _nothing_left(n_texts: int, n_terms: int, min_df: float, too_rare: int, max_df: float, too_common: int) -> str:
+    """Say why a vocabulary came out empty."""
+    return no_words(n_texts, n_terms) or (
         f"expected at least one term for the vocabulary, found none: of {n_terms} terms in {n_texts} texts, "
         f"min_df={min_df!r} removed {too_rare} and max_df={max_df!r} removed {too_common}: "
         "lower min_df or raise max_df"

@@ -335,9 +335,11 @@ def test_damaged_or_foreign_lens_folders_are_refused(tmp_path: Path) -> None:
     cases: list[tuple[str, Any, str]] = [
         ("vocab.json", {"a": 0, "b": 1}, "different lenses"),
         ("vocab.json", ["a", "b"], r"vocab\.json"),
-        ("config.json", {"format_version": 2}, "newer FLiPLens"),
+        ("config.json", {"format_version": 3}, "newer FLiPLens"),
         ("config.json", [], "JSON object"),
         ("config.json", {"ngram_range": "1"}, "ngram_range"),
+        ("config.json", {"spans": "shortest"}, r"spans as all or longest in .*config\.json, found 'shortest'"),
+        ("config.json", {"spans": ["longest"]}, "spans"),
         ("config.json", {"tokeniser": {"mode": "magic"}}, "mode"),
     ]
     for name, value, message in cases:

@@ -9,6 +9,7 @@ import sys
 import tomllib
 import venv
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,10 +17,12 @@ from commands import ROOT, environment
 
 import fliplens
 from fliplens import embeddings, lens_files
+from fliplens.vocabulary import Vocabulary
 
 PUBLIC = [
     "AtPriors",
     "Checkpoint",
+    "ConceptConfig",
     "EmbeddingSpaceError",
     "EmbeddingSpaceWarning",
     "Embeddings",
@@ -165,8 +168,12 @@ def test_no_module_but_the_command_line_imports_it() -> None:
 # Versions -------------------------------------------------------------------------------------------------------
 
 
-def test_the_formats_on_disk_are_the_first_ones() -> None:
-    assert lens_files.FORMAT_VERSION == 1
+def test_the_formats_on_disk_are_these() -> None:
+    # Format 2 only where a reader of format 1 would go wrong.
+    assert lens_files.FORMAT_VERSION == 2
+    words = Vocabulary(("a", "a b"), ngram_range=(1, 2))
+    assert lens_files.format_version(words) == 1
+    assert lens_files.format_version(replace(words, spans="longest")) == 2
     assert embeddings.MANIFEST_VERSION == 1
     assert embeddings.Manifest.__dataclass_fields__["format_version"].default == 1
 

@@ -7,8 +7,11 @@ from typing import Any
 
 import pytest
 
+from fliplens.choosing import VocabularyConfig
+from fliplens.concepts import ConceptConfig
 from fliplens.errors import InputError
 from fliplens.settings import FitSettings, is_override, parse_override, read_yaml
+from fliplens.tokenisation import Tokeniser
 
 
 @pytest.mark.parametrize(
@@ -50,9 +53,22 @@ def test_strings_become_the_types_that_settings_have() -> None:
         {"l1": "1e-4", "passes": "3", "rank": "16", "alpha": 1, "vocab_size": "all", "min_df": "0.5", "max_df": 2}
     )
     assert (settings.train.l1, settings.train.passes, settings.train.rank, settings.train.alpha) == (1e-4, 3, 16, 1.0)
+    assert isinstance(settings.vocabulary, VocabularyConfig)
     assert (settings.vocabulary.size, settings.vocabulary.min_df, settings.vocabulary.max_df) == (None, 0.5, 2)
     paper = FitSettings.from_mapping({"recipe": "paper", "rank": "full", "tokeniser": "published"})
+    assert isinstance(paper.vocabulary, VocabularyConfig)
     assert (paper.train.batch_size, paper.train.rank, paper.vocabulary.tokeniser.mode) == (6000, "full", "published")
+
+
+def test_concepts_are_chosen_by_settings_of_their_own() -> None:
+    assert FitSettings.from_mapping({"concepts": True}).vocabulary == ConceptConfig()
+    settings = FitSettings.from_mapping(
+        {"concepts": True, "min_frequency": "3", "min_pmi": 2, "unigrams": 7, "bigrams": "0", "min_length": 2}
+    )
+    assert settings.vocabulary == ConceptConfig(
+        min_frequency=3, min_pmi=2.0, unigrams=7, bigrams=0, tokeniser=Tokeniser(min_length=2)
+    )
+    assert FitSettings.from_mapping({"concepts": False, "vocab_size": 5}).vocabulary == VocabularyConfig(size=5)
 
 
 @pytest.mark.parametrize(
@@ -64,6 +80,12 @@ def test_strings_become_the_types_that_settings_have() -> None:
         ({"tokeniser": "magic"}, "mode"),
         ({"hold_out": "half"}, "hold_out"),
         ({"recipe": "best"}, "recipe"),
+        ({"concepts": "yes"}, "concepts to be true or false"),
+        ({"concepts": True, "vocab_size": None}, "min_frequency.*with concepts=true, found vocab_size: leave"),
+        ({"concepts": True, "ngram_range": [1, 2], "min_df": 2}, "found min_df, ngram_range"),
+        ({"min_pmi": 1, "bigrams": 5}, "vocab_size.*with concepts=false, found min_pmi, bigrams: set concepts=true"),
+        ({"concepts": True, "min_pmi": "high"}, "min_pmi"),
+        ({"concepts": True, "unigrams": "2.5"}, "unigrams"),
     ],
 )
 def test_wrong_settings_are_named(values: dict[str, Any], message: str) -> None:

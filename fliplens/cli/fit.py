@@ -37,6 +37,7 @@ FLAGS = (
     "rank",
     "alpha",
     "vocab_size",
+    "concepts",
     "tokeniser",
     "passes",
     "seed",

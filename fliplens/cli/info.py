@@ -43,6 +43,7 @@ def describe(lens: Extractor) -> dict[str, Any]:
         **linear,
         "tokeniser": lens.vocabulary.tokeniser.to_json(),
         "ngram_range": list(lens.vocabulary.ngram_range),
+        "spans": lens.vocabulary.spans,
         "first_words": list(lens.vocabulary.words[:10]),
         **{
             name: lens.config[name]
@@ -62,6 +63,7 @@ def print_description(title: str, description: dict[str, Any]) -> None:
         ["dimensions", str(description["dim"])],
         ["encoder", str(description["encoder"] or "not recorded")],
         ["tokeniser", str(description["tokeniser"]["mode"])],
+        ["n-grams", "{} to {} words, {spans}".format(*description["ngram_range"], **description)],
     ]
     if description["kind"] == Lens.kind:
         rows += [

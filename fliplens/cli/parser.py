@@ -153,6 +153,12 @@ def _fit(commands: Commands, common: OneLineParser) -> None:
     model.add_argument("--rank", metavar="R|full", help="r of the factors, or one full matrix (LiP)")
     model.add_argument("--alpha", metavar="A", help="weight of the primary view against the paired one, 0..1")
     model.add_argument("--vocab-size", metavar="N", help="the most frequent words, at most (default: 100000)")
+    model.add_argument(
+        "--concepts",
+        action="store_const",
+        const=True,
+        help="choose frequent words and word pairs that belong together (section 3.4) instead of frequent words",
+    )
     model.add_argument("--tokeniser", metavar="default|published|published-indic", help="cuts text into words")
     model.add_argument("--passes", metavar="N", help="over the training rows")
     model.add_argument("--seed", metavar="S", help="of everything random")

@@ -34,7 +34,9 @@ those below: `texts`, `embeddings`, `paired`, `dev_texts`, `dev_embeddings`, `de
 `hold_out` (share of the rows to stop on without dev data, 0.05), `explain_away` (true: learn what
 `--decoding explain-away` needs; `explain_away=false` also goes with a published training YAML), `vocab_size` (100000;
 `all` for no limit), `min_df` (1), `max_df` (1.0), `ngram_range` ([1, 1]), `tokeniser` (default, published,
-published-indic), `lowercase` (true), `strip_accents` (unicode, ascii; none), `min_length` (1).
+published-indic), `lowercase` (true), `strip_accents` (unicode, ascii; none), `min_length` (1). With `concepts=true`
+(or `--concepts`) the vocabulary is the paper's concepts, and these take the place of `vocab_size`, `min_df`, `max_df`
+and `ngram_range`: `min_frequency` (20), `min_pmi` (1.5, natural logarithm), `unigrams` (6500), `bigrams` (3500).
 """
 
 

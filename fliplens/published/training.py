@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from fliplens.choosing import VocabularyConfig
 from fliplens.embeddings import Embeddings
 from fliplens.errors import FliplensWarning, InputError
 from fliplens.files import read_lines
-from fliplens.fitting import VocabularyConfig
 from fliplens.published.datasets import find_dataset, locate, read_datasets
 from fliplens.published.sections import Section
 from fliplens.recipes import TrainConfig
