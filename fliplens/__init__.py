@@ -12,6 +12,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from fliplens.comparison import ComparedAt, Comparison, compare
     from fliplens.embeddings import Embeddings, Manifest, open_embeddings
     from fliplens.encoders import Encoder, load_encoder
     from fliplens.encoding import encode_texts
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from fliplens.evaluation import AtPriors, EntityRecall, EvaluationResult, ViewResult, evaluate
     from fliplens.fitting import VocabularyConfig, fit
     from fliplens.lens import Lens
-    from fliplens.metrics import Estimate
+    from fliplens.metrics import Difference, Estimate
     from fliplens.reading_files import write_top_words
     from fliplens.recipes import TrainConfig
     from fliplens.tokenisation import Tokeniser
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
+    "comparison": ("ComparedAt", "Comparison", "compare"),
     "embeddings": ("Embeddings", "Manifest", "open_embeddings"),
     "encoders": ("Encoder", "load_encoder"),
     "encoding": ("encode_texts",),
@@ -55,7 +57,7 @@ _HOMES = {
     "evaluation": ("AtPriors", "EntityRecall", "EvaluationResult", "ViewResult", "evaluate"),
     "fitting": ("VocabularyConfig", "fit"),
     "lens": ("Lens",),
-    "metrics": ("Estimate",),
+    "metrics": ("Difference", "Estimate"),
     "reading_files": ("write_top_words",),
     "recipes": ("TrainConfig",),
     "tokenisation": ("Tokeniser",),
@@ -68,6 +70,9 @@ _HOME = {name: module for module, names in _HOMES.items() for name in names}
 __all__ = [
     "AtPriors",
     "Checkpoint",
+    "ComparedAt",
+    "Comparison",
+    "Difference",
     "EmbeddingSpaceError",
     "EmbeddingSpaceWarning",
     "Embeddings",
@@ -93,6 +98,7 @@ __all__ = [
     "Word",
     "Words",
     "__version__",
+    "compare",
     "encode_texts",
     "evaluate",
     "fit",

@@ -176,24 +176,28 @@ def compare_views(a: ViewResult, b: ViewResult, vocabulary_a: Vocabulary, vocabu
             f"{_listed(a.hits)} and at {_listed(b.hits)}: evaluate both alike"
         )
     names = list(a.hits)
-    accuracies = np.stack([view.values["accuracy"][name] for name in names for view in _alike(a, b)], axis=1)
+    n_a, n_b = (view.hits[names[0]].shape[0] for view in (a, b))
+    if n_a != n_b:
+        raise InputError(f"expected evaluations of the same sentences, found {n_a} and {n_b}: use one text for both")
+    accuracies = np.stack([view.values["accuracy"][name] for name in names for view in (a, b)], axis=1)
     # Whether a sentence has a known word does not depend on the dial.
-    compared = ~np.isnan(accuracies).any(axis=1)
+    compared: NDArray[np.bool_] = ~np.isnan(accuracies).any(axis=1)
     if not compared.any():
         raise InputError(
-            f"expected sentences with words of both lenses' vocabularies, found none in {len(compared)}: "
+            f"expected sentences with words of both lenses' vocabularies, found none in {n_a}: "
             "are they lenses for different languages?"
         )
     averages = estimates(accuracies)
     positions = {}
     for number, name in enumerate(names):
-        columns = slice(2 * number, 2 * number + 2)
+        first, second = 2 * number, 2 * number + 1
         theirs = _renumbered(b.hits[name], vocabulary_b, vocabulary_a)
         ours: csr_matrix = csr_matrix(a.hits[name], shape=theirs.shape)
         indices = np.where(compared, jaccard(ours, theirs), np.nan)
         positions[name] = ComparedAt(
-            *averages[columns],
-            paired_difference(*accuracies[:, columns].T),
+            averages[first],
+            averages[second],
+            paired_difference(accuracies[:, first], accuracies[:, second]),
             estimate(indices),
             n_empty=int(np.isnan(indices[compared]).sum()),
         )
@@ -209,15 +213,6 @@ def compare_views(a: ViewResult, b: ViewResult, vocabulary_a: Vocabulary, vocabu
         # The same words in another order are the same vocabulary here; another tokeniser is not.
         vocabularies_differ=words_a != words_b or vocabulary_a != replace(vocabulary_b, words=vocabulary_a.words),
     )
-
-
-def _alike(a: ViewResult, b: ViewResult) -> tuple[ViewResult, ViewResult]:
-    rows = [next(iter(view.hits.values())).shape[0] for view in (a, b)]
-    if rows[0] != rows[1]:
-        raise InputError(
-            f"expected evaluations of the same sentences, found {rows[0]} and {rows[1]}: evaluate both on one text"
-        )
-    return a, b
 
 
 def _listed(hits: dict[str, csr_matrix]) -> str:

@@ -206,12 +206,12 @@ def sign_flip_p_value(differences: Values, *, permutations: int = PERMUTATIONS, 
     for start in range(0, drawn, step):
         k = min(step, drawn - start)
         if exact:
-            positive = np.arange(start, start + k)[:, None] >> np.arange(n) & 1
+            positive = (np.arange(start, start + k)[:, None] >> np.arange(n) & 1).astype(np.float64)
         else:
             # One random bit a sign: eight of them are drawn at once.
             octets = np.frombuffer(random.bytes(k * -(-n // 8)), dtype=np.uint8)
-            positive = np.unpackbits(octets.reshape(k, -1), axis=1, count=n)
-        sums = 2 * (positive.astype(np.float64) @ sizes) - whole
+            positive = np.unpackbits(octets.reshape(k, -1), axis=1, count=n).astype(np.float64)
+        sums = 2 * (positive @ sizes) - whole
         extreme += int((np.abs(sums) >= far).sum())
     return extreme / drawn if exact else (1 + extreme) / (1 + drawn)
 
@@ -252,7 +252,9 @@ def hits(top: NDArray[np.integer[Any]], known: csr_matrix) -> NDArray[np.bool_]:
     return found
 
 
-def hit_sets(found: NDArray[np.bool_], top: NDArray[np.int64], n_known: NDArray[np.int64], n_words: int) -> csr_matrix:
+def hit_sets(
+    found: NDArray[np.bool_], top: NDArray[np.int64], n_known: NDArray[np.int64], n_words: int
+) -> csr_matrix:
     """Return the words that accuracy counts as right, sentence by sentence (the hit sets of section 3.3).
 
     Args:

@@ -20,6 +20,9 @@ from fliplens import embeddings, lens_files
 PUBLIC = [
     "AtPriors",
     "Checkpoint",
+    "ComparedAt",
+    "Comparison",
+    "Difference",
     "EmbeddingSpaceError",
     "EmbeddingSpaceWarning",
     "Embeddings",
@@ -45,6 +48,7 @@ PUBLIC = [
     "Word",
     "Words",
     "__version__",
+    "compare",
     "encode_texts",
     "evaluate",
     "fit",
