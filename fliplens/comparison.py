@@ -181,7 +181,7 @@ def compare_views(a: ViewResult, b: ViewResult, vocabulary_a: Vocabulary, vocabu
         raise InputError(f"expected evaluations of the same sentences, found {n_a} and {n_b}: use one text for both")
     accuracies = np.stack([view.values["accuracy"][name] for name in names for view in (a, b)], axis=1)
     # Whether a sentence has a known word does not depend on the dial.
-    compared: NDArray[np.bool_] = ~np.isnan(accuracies).any(axis=1)
+    compared = ~np.asarray(np.isnan(accuracies).any(axis=1))
     if not compared.any():
         raise InputError(
             f"expected sentences with words of both lenses' vocabularies, found none in {n_a}: "
