@@ -247,7 +247,8 @@ accuracies = st.integers(1, 6).flatmap(lambda k: st.integers(0, k).map(lambda ri
 def test_of_few_differences_the_p_value_is_exact(pairs: list[tuple[Fraction, Fraction]]) -> None:
     exact = [a - b for a, b in pairs]
     patterns = list(itertools.product((-1, 1), repeat=len(exact)))
-    far = sum(abs(sum(s * x for s, x in zip(signs, exact, strict=True))) >= abs(sum(exact)) for signs in patterns)
+    sums = [sum((sign * one for sign, one in zip(signs, exact, strict=True)), Fraction(0)) for signs in patterns]
+    far = sum(abs(one) >= abs(sum(exact, Fraction(0))) for one in sums)
     first, second = (np.array([float(pair[side]) for pair in pairs]) for side in (0, 1))
     assert sign_flip_p_value(first - second) == far / len(patterns)
     assert sign_flip_p_value(second - first) == far / len(patterns)
