@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from fliplens.choosing import VocabularyConfig
+    from fliplens.comparison import ComparedAt, Comparison, compare
     from fliplens.concepts import ConceptConfig
     from fliplens.embeddings import Embeddings, Manifest, open_embeddings
     from fliplens.encoders import Encoder, load_encoder
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from fliplens.evaluation import AtPriors, EntityRecall, EvaluationResult, ViewResult, evaluate
     from fliplens.fitting import fit
     from fliplens.lens import Lens
-    from fliplens.metrics import Estimate
+    from fliplens.metrics import Difference, Estimate
     from fliplens.reading_files import write_top_words
     from fliplens.recipes import TrainConfig
     from fliplens.tokenisation import Tokeniser
@@ -42,6 +43,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "choosing": ("VocabularyConfig",),
+    "comparison": ("ComparedAt", "Comparison", "compare"),
     "concepts": ("ConceptConfig",),
     "embeddings": ("Embeddings", "Manifest", "open_embeddings"),
     "encoders": ("Encoder", "load_encoder"),
@@ -59,7 +61,7 @@ _HOMES = {
     "evaluation": ("AtPriors", "EntityRecall", "EvaluationResult", "ViewResult", "evaluate"),
     "fitting": ("fit",),
     "lens": ("Lens",),
-    "metrics": ("Estimate",),
+    "metrics": ("Difference", "Estimate"),
     "reading_files": ("write_top_words",),
     "recipes": ("TrainConfig",),
     "tokenisation": ("Tokeniser",),
@@ -72,7 +74,10 @@ _HOME = {name: module for module, names in _HOMES.items() for name in names}
 __all__ = [
     "AtPriors",
     "Checkpoint",
+    "ComparedAt",
+    "Comparison",
     "ConceptConfig",
+    "Difference",
     "EmbeddingSpaceError",
     "EmbeddingSpaceWarning",
     "Embeddings",
@@ -98,6 +103,7 @@ __all__ = [
     "Word",
     "Words",
     "__version__",
+    "compare",
     "encode_texts",
     "evaluate",
     "fit",

@@ -25,6 +25,7 @@ from fliplens.metrics import (
     entity_scores,
     estimate_perplexity,
     estimates,
+    hit_sets,
     hits,
     precision_recall_f1,
 )
@@ -94,6 +95,9 @@ class ViewResult:
     """Sentences without."""
     k_mean: float
     """Mean number of distinct known words of the evaluated sentences: accuracy's k."""
+    hits: dict[str, csr_matrix] = field(default_factory=dict, repr=False)
+    """Prior → (n, V) bool, True at the words that accuracy counts as right; empty unless asked for by `keep_hits`.
+    Not part of the JSON."""
 
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON values."""
@@ -173,6 +177,7 @@ def evaluate(
     pool: int | None = None,
     block_rows: int | None = None,
     decoding: Decoding = "plain",
+    keep_hits: bool = False,
 ) -> EvaluationResult:
     """Measure a lens on sentences and their vectors.
 
@@ -193,6 +198,7 @@ def evaluate(
         block_rows: rows scored at once, at most; memory is bounded in any case.
         decoding: how words are chosen: plain, the paper's, or explain-away (`Extractor.top`). Perplexity is left
             out of the latter: it measures the softmax of plain scores, which decoding does not change.
+        keep_hits: also keep which words were right, for `fliplens.comparison` (`ViewResult.hits`, sparse).
 
     Raises:
         InputError: rows that do not match, no sentence with a known word, topn larger than the vocabulary, or
@@ -224,12 +230,14 @@ def evaluate(
         )
     if pool is not None and pool < 1:
         raise InputError(f"expected a pool of at least 1 word, found {pool}")
+    if keep_hits and metrics == "pr":
+        raise InputError("expected metrics accuracy or all to keep hits, found pr: hits are those of accuracy")
     dial = {"with_prior": 1.0, "without_prior": 0.0}
     if prior is not None:
         dial["at_prior"] = prior
     # Perplexity is a property of the plain softmax.
     perplexity = metrics == "all" and decoding == "plain" and lens.softmax
-    request = _Request(references, entities, topn, dial, metrics, perplexity, pool, block_rows, decoding)
+    request = _Request(references, entities, topn, dial, metrics, perplexity, pool, block_rows, decoding, keep_hits)
     return EvaluationResult(
         views={name: _evaluate_view(lens, view, request) for name, view in views.items()},
         topn=topn,
@@ -253,6 +261,11 @@ class _Request:
     pool: int | None
     block_rows: int | None
     decoding: Decoding
+    keep_hits: bool
+
+    def pooled(self, found: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """Return the hits that accuracy looks at."""
+        return found if self.pool is None else found[:, : self.pool]
 
     def depth(self, n_words: int) -> int:
         """Return how many top words of each sentence the metrics look at."""
@@ -303,10 +316,14 @@ def _evaluate_view(lens: Extractor, embeddings: Embeddings, request: _Request) -
     values: dict[str, dict[str, NDArray[np.float64]]] = {}
     results: dict[str, dict[str, Estimate]] = {}
     recalls: dict[str, EntityRecall] = {}
+    right: dict[str, csr_matrix] = {}
     mass = np.asarray(known.sum(axis=1), dtype=np.float64).ravel()
     for name, position in request.dial.items():
-        for metric, one in _per_sentence(top[position], request).items():
+        found = hits(top[position], known)
+        for metric, one in _per_sentence(top[position], found, request).items():
             values.setdefault(metric, {})[name] = one
+        if request.keep_hits:
+            right[name] = hit_sets(request.pooled(found), top[position], n_known, len(lens.vocabulary))
         if request.entities is not None:
             recalls[name] = _entity_recall(top[position], request.entities, min(ENTITY_DEPTH, depth))
     # Metrics that leave out the same sentences share their bootstrap samples.
@@ -314,8 +331,8 @@ def _evaluate_view(lens: Extractor, embeddings: Embeddings, request: _Request) -
         keys = [(m, name) for m in values if m.startswith("entity_") == entity for name in request.dial]
         if keys:
             columns = np.stack([values[metric][name] for metric, name in keys], axis=1)
-            for (metric, name), found in zip(keys, estimates(columns), strict=True):
-                results.setdefault(metric, {})[name] = found
+            for (metric, name), estimated in zip(keys, estimates(columns), strict=True):
+                results.setdefault(metric, {})[name] = estimated
     if request.perplexity:
         results["perplexity"] = {
             name: estimate_perplexity(losses[position], mass) for name, position in request.dial.items()
@@ -327,17 +344,18 @@ def _evaluate_view(lens: Extractor, embeddings: Embeddings, request: _Request) -
         n_evaluated=int((n_known > 0).sum()),
         n_skipped=int((n_known == 0).sum()),
         k_mean=float(n_known[n_known > 0].mean()),
+        hits=right,
     )
 
 
-def _per_sentence(top: NDArray[np.int64], request: _Request) -> dict[str, NDArray[np.float64]]:
-    """Return metric → (n,) values at one position of the dial."""
+def _per_sentence(
+    top: NDArray[np.int64], found: NDArray[np.bool_], request: _Request
+) -> dict[str, NDArray[np.float64]]:
+    """Return metric → (n,) values at one position of the dial, from its top words and which of them are right."""
     references = request.references
-    found = hits(top, references.counts)
     values: dict[str, NDArray[np.float64]] = {}
     if request.metrics != "pr":
-        seen = found if request.pool is None else found[:, : request.pool]
-        values["accuracy"] = accuracy(seen, references.n_known)
+        values["accuracy"] = accuracy(request.pooled(found), references.n_known)
     if request.metrics != "accuracy":
         values["precision"], values["recall"], values["f1"] = precision_recall_f1(
             found, request.topn, references.n_distinct, references.n_known

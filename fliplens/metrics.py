@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
 __all__ = [
+    "Difference",
     "Estimate",
     "accuracy",
     "entity_recall",
@@ -23,13 +24,21 @@ __all__ = [
     "estimate",
     "estimate_perplexity",
     "estimates",
+    "hit_sets",
     "hits",
+    "jaccard",
+    "paired_difference",
     "precision_recall_f1",
+    "sign_flip_p_value",
 ]
 
 Values = NDArray[np.float64]
 
 RESAMPLES = 1000
+PERMUTATIONS = 9999
+"""Of the sign-flip test: the least p-value is then 0.0001, and 0.05 is known to 0.002."""
+TIE = 1e-10
+"""Sums of differences that are apart by less than this share of the summed sizes are one value, rounded twice."""
 BLOCK_CELLS = 2**21
 
 
@@ -51,13 +60,34 @@ class Estimate:
 
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON values; a NaN (nothing to average) becomes null."""
-        value = asdict(self)
-        value["ci95"] = list(self.ci95)
-        return {k: _finite_or_none(v) for k, v in value.items()}
+        return {name: _finite_or_none(value) for name, value in asdict(self).items()}
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A mean difference between two values of the same sentences, and how sure it is."""
+
+    mean: float
+    """Mean of first - second over the sentences that have both."""
+    se: float
+    """Standard error: standard deviation of the differences (ddof 0) over the root of n."""
+    ci95: tuple[float, float]
+    """Bootstrap 95% interval (percentiles); both values are taken of the same drawn sentences."""
+    p_value: float
+    """Two-sided, by flipping the signs of differences (`sign_flip_p_value`); never 0."""
+    n: int
+    """Sentences that have both."""
+
+    def __str__(self) -> str:
+        return f"{self.mean:+.4f} ± {self.se:.4f} (p = {self.p_value:.2g})"
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain JSON values; a NaN (nothing to compare) becomes null."""
+        return {name: _finite_or_none(value) for name, value in asdict(self).items()}
 
 
 def _finite_or_none(value: Any) -> Any:
-    if isinstance(value, list):
+    if isinstance(value, tuple):
         return [_finite_or_none(item) for item in value]
     return None if isinstance(value, float) and not np.isfinite(value) else value
 
@@ -120,6 +150,72 @@ def estimate_perplexity(losses: Values, counts: Values, *, resamples: int = RESA
     )
 
 
+def paired_difference(
+    first: Values,
+    second: Values,
+    *,
+    resamples: int = RESAMPLES,
+    permutations: int = PERMUTATIONS,
+    seed: int = 0,
+) -> Difference:
+    """Return by how much two values of the same sentences differ on average, and whether that may be chance.
+
+    Args:
+        first: (n,), one value a sentence, NaN where there is none.
+        second: (n,), of the same sentences in the same order; a sentence that is NaN in either is left out.
+        resamples: bootstrap samples of the sentences; those of `estimate` with the same seed.
+        permutations: see `sign_flip_p_value`.
+        seed: of both.
+    """
+    differences = np.asarray(first, dtype=np.float64) - np.asarray(second, dtype=np.float64)
+    one = estimate(differences, resamples=resamples, seed=seed)
+    p_value = sign_flip_p_value(differences, permutations=permutations, seed=seed)
+    return Difference(one.mean, one.se, one.ci95, p_value, one.n)
+
+
+def sign_flip_p_value(differences: Values, *, permutations: int = PERMUTATIONS, seed: int = 0) -> float:
+    """Return how likely so large a mean difference is by chance: two-sided, by a paired permutation test.
+
+    Where first and second come from the same distribution, each difference is as likely to have the other sign: the
+    p-value is the share of sign patterns whose sum is at least as far from 0. Up to log2(permutations) differences
+    that are not 0 all patterns are looked at. Of more, as many are drawn as `permutations` says and p = (1 + those
+    as far) / (1 + drawn), which is never 0 and never too sure (Phipson and Smyth, 2010). Neither the order of the
+    differences nor which side was taken from which changes the result.
+
+    The same as `scipy.stats.permutation_test` with `permutation_type="samples"`, more than a hundred times as fast.
+
+    Args:
+        differences: (n,); NaN is left out.
+        permutations: how many sign patterns to draw, at most.
+        seed: of the draw.
+
+    Returns:
+        From 1 / (1 + permutations) to 1; 1 where all differences are 0, NaN without any.
+    """
+    sizes = np.abs(np.asarray(differences, dtype=np.float64))
+    if np.isnan(sizes).all():
+        return float("nan")
+    sizes = np.sort(sizes[sizes > 0])
+    whole, n = float(sizes.sum()), len(sizes)
+    # Counting the sum of the positive ones alone: the sum of all is twice that, less the whole.
+    far = abs(float(np.nansum(differences))) - TIE * whole
+    exact = n < permutations.bit_length()
+    drawn, extreme = 2**n if exact else permutations, 0
+    random = np.random.default_rng(seed)
+    step = max(1, BLOCK_CELLS // max(1, n))
+    for start in range(0, drawn, step):
+        k = min(step, drawn - start)
+        if exact:
+            positive = (np.arange(start, start + k)[:, None] >> np.arange(n) & 1).astype(np.float64)
+        else:
+            # One random bit a sign: eight of them are drawn at once.
+            octets = np.frombuffer(random.bytes(k * -(-n // 8)), dtype=np.uint8)
+            positive = np.unpackbits(octets.reshape(k, -1), axis=1, count=n).astype(np.float64)
+        sums = 2 * (positive @ sizes) - whole
+        extreme += int((np.abs(sums) >= far).sum())
+    return extreme / drawn if exact else (1 + extreme) / (1 + drawn)
+
+
 def _bootstrap(n: int, resamples: int, seed: int) -> Iterator[Values]:
     """Yield blocks (k, n) of bootstrap samples: how often each of n sentences was drawn, n draws a sample.
 
@@ -154,6 +250,47 @@ def hits(top: NDArray[np.integer[Any]], known: csr_matrix) -> NDArray[np.bool_]:
     place = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
     found: NDArray[np.bool_] = keys[place] == wanted
     return found
+
+
+def hit_sets(
+    found: NDArray[np.bool_], top: NDArray[np.int64], n_known: NDArray[np.int64], n_words: int
+) -> csr_matrix:
+    """Return the words that accuracy counts as right, sentence by sentence (the hit sets of section 3.3).
+
+    Args:
+        found: (n, m) hits, m as for `accuracy`.
+        top: (n, m) or wider, the words they are of, best first.
+        n_known: (n,) k, distinct known words.
+        n_words: V.
+
+    Returns:
+        (n, V) bool, True at the known words among a row's top k; indices sorted, nothing else stored.
+    """
+    right = found & (np.arange(found.shape[1]) < n_known[:, None])
+    ends = np.concatenate([[0], np.cumsum(right.sum(axis=1))])
+    words = top[:, : found.shape[1]][right]
+    sets: csr_matrix = csr_matrix((np.ones(len(words), dtype=np.bool_), words, ends), shape=(len(top), n_words))
+    sets.sort_indices()
+    return sets
+
+
+def jaccard(first: csr_matrix, second: csr_matrix) -> Values:
+    """Return the Jaccard index |A ∩ B| / |A ∪ B| of two sets a sentence (section 3.3).
+
+    Args:
+        first: (n, V) bool, True at a row's members; no entry twice.
+        second: likewise, the same V items in the same columns.
+
+    Returns:
+        (n,) from 0 to 1, NaN where both sets are empty.
+    """
+    both = _sizes(first.multiply(second))
+    either = _sizes(first) + _sizes(second) - both
+    return np.where(either > 0, both / np.maximum(either, 1), np.nan)
+
+
+def _sizes(sets: csr_matrix) -> NDArray[np.int64]:
+    return np.asarray(sets.sum(axis=1), dtype=np.int64).ravel()
 
 
 def accuracy(found: NDArray[np.bool_], n_known: NDArray[np.int64], *, topk_factor: float = 1.0) -> Values:

@@ -25,12 +25,13 @@ import fliplens.cli.encode
 import fliplens.cli.explain
 import fliplens.demo
 import fliplens.encoders
+from fliplens.comparison import Comparison, compare
 from fliplens.embeddings import open_embeddings
 from fliplens.encoding import encode_texts
 from fliplens.entities import read_entities
 from fliplens.evaluation import evaluate
 from fliplens.files import write_lines
-from fliplens.fitting import fit
+from fliplens.fitting import VocabularyConfig, fit
 from fliplens.lens import Lens
 from fliplens.recipes import TrainConfig
 
@@ -235,6 +236,14 @@ BAD_CALLS: list[tuple[list[str], tuple[str, ...]]] = [
     # Rows that do not match.
     (replaced(EVALUATE, texts="short.txt"), ("300 vectors", "299 lines")),
     ([*EVALUATE, "--paired", "few.npy"], ("299 vectors",)),
+    ([*EVALUATE, "--against", "absent", "--quiet"], ("absent",)),
+    ([*EVALUATE, "--against-embeddings", "noisy.npy"], ("--against OTHER",)),
+    ([*EVALUATE, "--against", "run", "--metrics", "pr"], ("--metrics accuracy or all", "pr")),
+    ([*EVALUATE, "--against", "lens"], ("a second view", "--paired")),
+    ([*EVALUATE, "--against", "lens", "--against-embeddings", "few.npy"], ("299 vectors",)),
+    ([*EVALUATE, "--against", "run", "--against-embeddings", "narrow.npy"], ("16", "8")),
+    ([*EVALUATE, "--against", "run", "--against-embeddings", "allbad.npy", "--drop-bad-rows"], ("finite",)),
+    ([*EVALUATE, "--against", "run", "--against-embeddings", "bad.npy"], ("2 rows",)),
     ([*EVALUATE, "--entities", "entities.jsonl"], ("entity_names as a list", "line 1")),
     ([*EVALUATE, "--entities", "nojson.jsonl"], ("JSON in line 1",)),
     ([*EVALUATE, "--entities", "absent.jsonl"], ("absent.jsonl",)),
@@ -595,6 +604,74 @@ def test_metrics_are_those_asked_for(room: Path, metrics: str, names: set[str]) 
     value = call(*EVALUATE, "--metrics", metrics, "--json").json
     assert set(value["views"]["primary"]) - {"n_evaluated", "n_skipped", "k_mean"} == names
     assert call(*EVALUATE, "--metrics", metrics).status == 0
+
+
+@pytest.fixture
+def other(room: Path) -> Path:
+    """A second lens in the working folder, of fewer words."""
+    vectors = np.load(room / "bare.npy")
+    config = TrainConfig(passes=1, batch_size=32, rank=4)
+    fit(toy_texts(N), vectors, vocabulary=VocabularyConfig(max_size=25), config=config).save("other")
+    return room
+
+
+def plain(comparison: Comparison) -> Any:
+    return json.loads(json.dumps(comparison.to_json()))
+
+
+def test_evaluate_compares_with_another_lens(other: Path) -> None:
+    lens, second, texts = Lens.load("lens"), Lens.load("other"), toy_texts(N)
+    alone = call(*EVALUATE, "--json").json
+    value = call(*EVALUATE, "--against", "other", "--json").json
+    against = value.pop("against")
+    assert value == alone, "the comparison changes nothing of the rest"
+    views = {"primary": plain(compare(lens, second, texts, "bare.npy"))}
+    assert against == {"lens": "other", "embeddings": None, "views": views}
+    # On each view that LENS reads.
+    flags = ["--against", "other", "--paired", "noisy.npy", "--prior", 0.5]
+    against = call(*EVALUATE, *flags, "--json").json["against"]
+    assert against["views"] == {
+        "primary": plain(compare(lens, second, texts, "bare.npy", prior=0.5)),
+        "paired": plain(compare(lens, second, texts, "noisy.npy", prior=0.5)),
+    }
+    # OTHER on vectors of its own: against what LENS reads from --embeddings.
+    against = call(*EVALUATE, *flags, "--against-embeddings", "noisy.npy", "--json").json["against"]
+    views = {"primary": plain(compare(lens, second, texts, "bare.npy", "noisy.npy", prior=0.5))}
+    assert against == {"lens": "other", "embeddings": "noisy.npy", "views": views}
+    table = call(*EVALUATE, *flags).out
+    for shown in ("Jaccard", "accuracy of OTHER", "its p-value", "prior 0.5", "25 of them shared", "against OTHER"):
+        assert shown in table, table
+
+
+@pytest.mark.parametrize("name", ["lens", "./other/../lens"])
+def test_evaluate_compares_two_views_through_one_lens(other: Path, name: str) -> None:
+    lens = Lens.load("lens")
+    expected = plain(compare(lens, lens, toy_texts(N), "bare.npy", "noisy.npy"))
+    for flag in ("--paired", "--against-embeddings"):
+        run = call(*EVALUATE, "--against", name, flag, "noisy.npy", "--json")
+        assert run.json["against"] == {"lens": name, "embeddings": "noisy.npy", "views": {"primary": expected}}
+    explained = call(
+        *EVALUATE, "--against", name, "--paired", "noisy.npy", "--decoding", "explain-away", "--json"
+    ).json["against"]["views"]["primary"]
+    assert explained == plain(compare(lens, lens, toy_texts(N), "bare.npy", "noisy.npy", decoding="explain-away"))
+    assert "noisy.npy" in call(*EVALUATE, "--against", name, "--paired", "noisy.npy").out
+
+
+def test_rows_that_either_side_cannot_read_are_dropped_from_both(other: Path) -> None:
+    vectors = np.load("bare.npy")
+    vectors[[7, 11]] = np.nan
+    np.save("bad.npy", vectors)
+    vectors = np.load("noisy.npy")
+    vectors[11:14] = np.inf
+    np.save("worse.npy", vectors)
+    flags = ["--against", "other", "--against-embeddings", "worse.npy", "--drop-bad-rows", "--json"]
+    kept = [row for row in range(N) if row not in (7, 11, 12, 13)]
+    texts = [toy_texts(N)[row] for row in kept]
+    bare, noisy = np.load("bare.npy")[kept], np.load("noisy.npy")[kept]
+    value = call(*replaced(EVALUATE, embeddings="bad.npy"), *flags).json
+    found = value["against"]["views"]["primary"]
+    assert found == plain(compare(Lens.load("lens"), Lens.load("other"), texts, bare, noisy))
+    assert value["n_evaluated"] + value["n_skipped"] == len(kept)
 
 
 def test_rows_without_a_known_word_are_skipped_and_counted(room: Path) -> None:

@@ -22,7 +22,10 @@ from fliplens.vocabulary import Vocabulary
 PUBLIC = [
     "AtPriors",
     "Checkpoint",
+    "ComparedAt",
+    "Comparison",
     "ConceptConfig",
+    "Difference",
     "EmbeddingSpaceError",
     "EmbeddingSpaceWarning",
     "Embeddings",
@@ -48,6 +51,7 @@ PUBLIC = [
     "Word",
     "Words",
     "__version__",
+    "compare",
     "encode_texts",
     "evaluate",
     "fit",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from fliplens.cli.against import Against
 from fliplens.cli.output import print_evaluation, print_json, print_text
 from fliplens.devices import resolve_device
 from fliplens.embeddings import open_embeddings
@@ -19,7 +20,18 @@ from fliplens.views import Rows
 
 __all__ = ["run"]
 
-OURS = ("lens", "texts", "embeddings", "paired", "entities", "drop_bad_rows", "verify", "decoding")
+OURS = (
+    "lens",
+    "texts",
+    "embeddings",
+    "paired",
+    "against",
+    "against_embeddings",
+    "entities",
+    "drop_bad_rows",
+    "verify",
+    "decoding",
+)
 PUBLISHED = (
     "sdict",
     "data_yaml",
@@ -58,8 +70,11 @@ def run(args: argparse.Namespace) -> int:
         None if args.paired is None else open_embeddings(args.paired, verify=args.verify),
         "evaluation",
     )
+    against = Against.of(args, lens, given)
     # `evaluate` refuses bad rows itself; only leaving them out needs a pass over the vectors here.
-    rows = given.finite(drop=True)[0] if args.drop_bad_rows else given
+    rows = given
+    if args.drop_bad_rows:
+        rows, against = (given.finite(drop=True)[0], None) if against is None else against.finite(given)
     entities = None
     if args.entities is not None:
         # Line numbers in the entity file count the lines as they were given.
@@ -76,11 +91,15 @@ def run(args: argparse.Namespace) -> int:
         prior=args.prior,
         metrics=args.metrics,
         decoding=args.decoding,
+        keep_hits=against is not None,
     )
+    compared = None if against is None else against.compare(args, lens, result, rows)
     if args.json:
-        print_json(result.to_json())
-    else:
-        print_evaluation(f"{args.lens} on {args.texts}", result)
+        print_json({**result.to_json(), **({} if compared is None else {"against": compared.to_json()})})
+        return 0
+    print_evaluation(f"{args.lens} on {args.texts}", result)
+    if compared is not None:
+        compared.print(args)
     return 0
 
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from fliplens.comparison import Comparison
 from fliplens.evaluation import AtPriors, EvaluationResult
+from fliplens.metrics import Difference, Estimate
 
-__all__ = ["print_evaluation", "print_json", "print_table", "print_text"]
+__all__ = ["print_comparisons", "print_evaluation", "print_json", "print_table", "print_text"]
 
 
 def print_json(value: Any) -> None:
@@ -57,11 +59,55 @@ def percent(at: AtPriors, name: str) -> str:
     return f"{100 * one.mean:.2f} ± {100 * one.se:.2f}"
 
 
+def _with_interval(one: Estimate | Difference, *, sign: str = "") -> str:
+    """Return "65.12 ± 0.34 [64.45, 65.80]", in per cent."""
+    low, high = one.ci95
+    return f"{100 * one.mean:{sign}.2f} ± {100 * one.se:.2f} [{100 * low:.2f}, {100 * high:.2f}]"
+
+
+def _headings(prior: float | None) -> dict[str, str]:
+    """Return position of the dial → heading of its column; one that is there already gets no second column."""
+    headings = {"with_prior": "prior 1", "without_prior": "prior 0"}
+    if prior is not None and prior not in (0.0, 1.0):
+        headings["at_prior"] = f"prior {prior:g}"
+    return headings
+
+
+def print_comparisons(title: str, comparisons: Mapping[str, Comparison], *, prior: float | None) -> None:
+    """Write comparisons as one table, and below it what they leave out.
+
+    Args:
+        title: above it.
+        comparisons: view → what two lenses read from it.
+        prior: the extra position of the dial, if one was asked for.
+    """
+    headings = _headings(prior)
+    rows: list[list[str]] = []
+    for view, comparison in comparisons.items():
+        columns = [comparison.positions()[name] for name in headings]
+        rows += [
+            [view, "accuracy of LENS", *(_with_interval(at.accuracy_a) for at in columns)],
+            [view, "accuracy of OTHER", *(_with_interval(at.accuracy_b) for at in columns)],
+            [view, "difference", *(_with_interval(at.difference, sign="+") for at in columns)],
+            [view, "its p-value", *(f"{at.difference.p_value:.4f}" for at in columns)],
+            [view, "Jaccard index", *(_with_interval(at.jaccard) for at in columns)],
+            [view, "neither has a hit", *(str(at.n_empty) for at in columns)],
+        ]
+    print_table(title, ["view", "", *headings.values()], rows, left=2)
+    for view, comparison in comparisons.items():
+        text = (
+            f"{view}: {comparison.n_compared} sentences of which both know a word, "
+            f"{comparison.n_skipped} others left out"
+        )
+        if comparison.vocabularies_differ:
+            sizes = " and ".join(map(str, comparison.vocabulary_sizes))
+            text += f"; vocabularies differ: {sizes} words, {comparison.n_shared_words} of them shared"
+        print_text(text)
+
+
 def print_evaluation(title: str, result: EvaluationResult) -> None:
     """Write the metrics of every view as one table."""
-    headings = {"with_prior": "prior 1", "without_prior": "prior 0"}
-    if result.prior is not None and result.prior not in (0.0, 1.0):
-        headings["at_prior"] = f"prior {result.prior:g}"
+    headings = _headings(result.prior)
     names = list(headings)
     rows: list[list[str]] = []
     for view_name, view in result.views.items():
@@ -73,7 +119,7 @@ def print_evaluation(title: str, result: EvaluationResult) -> None:
                 if metric == "perplexity":
                     cells.append(f"{one.mean:.1f} ± {one.se:.1f}")
                 else:
-                    cells.append(f"{percent(at, name)} [{100 * one.ci95[0]:.2f}, {100 * one.ci95[1]:.2f}]")
+                    cells.append(_with_interval(one))
             rows.append([view_name, shown, *cells])
         for depth in (1, 5, 10, 50):
             recalls = [view.entity_recall[name] for name in names if name in view.entity_recall]

@@ -196,6 +196,18 @@ def _evaluate(commands: Commands, common: OneLineParser) -> None:
     evaluate.add_argument("--texts", metavar="F", help="text, one sentence a line")
     evaluate.add_argument("--embeddings", metavar="F.npy", help="its vectors: .npy or a folder of shards")
     evaluate.add_argument("--paired", metavar="F.npy", help="vectors of a second view")
+    evaluate.add_argument(
+        "--against",
+        metavar="OTHER",
+        help="compare with another lens on the same sentences: accuracies, their difference, Jaccard index of what "
+        "is read; on the second view too, where there is one. Where OTHER is LENS, its two views are compared",
+    )
+    evaluate.add_argument(
+        "--against-embeddings",
+        metavar="F.npy",
+        help="what OTHER reads, compared with what LENS reads from --embeddings (default: the vectors LENS reads; "
+        "those of --paired where OTHER is LENS)",
+    )
     evaluate.add_argument("--entities", metavar="F.jsonl", help="named entities of the text")
     evaluate.add_argument("--topn", type=int, metavar="N", help="of precision, recall, F1 (default: 20)")
     evaluate.add_argument("--prior", type=float, metavar="P", help="one more position of the prior dial, 0..1")

@@ -36,9 +36,11 @@ def _ranks(config: StudyConfig) -> dict[str, Any]:
     numbers = sorted({rank for rank in ranks if rank != "full"}, reverse=True)
     if not numbers:
         place.fail("at least one rank of factors", "none")
-    return {"LiP": "full", **{f"rank {rank}": rank for rank in numbers}} if "full" in ranks else {
-        f"rank {rank}": rank for rank in numbers
-    }
+    return (
+        {"LiP": "full", **{f"rank {rank}": rank for rank in numbers}}
+        if "full" in ranks
+        else {f"rank {rank}": rank for rank in numbers}
+    )
 
 
 def _yardsticks(config: StudyConfig) -> list[str]:
@@ -79,7 +81,13 @@ def _write_up(config: StudyConfig, plan: Plan, found: Mapping[str, Any]) -> Stud
         rows: list[list[Any]] = []
         for name in plan.fittings:
             cells = [accuracy(found[name], view, position) for view in sides.names]
-            kind = ("no", "full") if name == "LiP" else ("yes", str(ranks[name])) if name in ranks else ("", YARDSTICKS[name])
+            kind = (
+                ("no", "full")
+                if name == "LiP"
+                else ("yes", str(ranks[name]))
+                if name in ranks
+                else ("", YARDSTICKS[name])
+            )
             rows.append([*kind, *cells])
         table = Table.build(
             f"Accuracy by factorisation and rank{said}",
@@ -94,7 +102,9 @@ def _write_up(config: StudyConfig, plan: Plan, found: Mapping[str, Any]) -> Stud
             plot.title, plot.y_label, tuple(_label(name) for name in plan.fittings), plot.bars, decimals=1
         )
     for view in sides.views:
-        findings.append(measured(f"Accuracy of {_label(best)} on {view.side}", accuracy(found[best], sides.name(view))))
+        findings.append(
+            measured(f"Accuracy of {_label(best)} on {view.side}", accuracy(found[best], sides.name(view)))
+        )
         for name in plan.fittings:
             if name != best:
                 cell: Cell = difference(found[f"{best} - {name} on {view.side}"])

@@ -42,9 +42,7 @@ def _write_up(config: StudyConfig, _plan: Plan, found: Mapping[str, Any]) -> Stu
     rows: list[list[Cell | str]] = [
         [METHODS[name], *(accuracy(found[name], view) for view in sides.names)] for name in METHODS
     ]
-    rows.insert(
-        2, ["FLiP, prior removed", *(accuracy(found["flip"], view, "without_prior") for view in sides.names)]
-    )
+    rows.insert(2, ["FLiP, prior removed", *(accuracy(found["flip"], view, "without_prior") for view in sides.names)])
     table = Table.build(
         "Span-aware accuracy of SpLiCE and FLiP",
         [Column("Method"), *(Column.percent(view.side) for view in sides.views)],
@@ -55,7 +53,9 @@ def _write_up(config: StudyConfig, _plan: Plan, found: Mapping[str, Any]) -> Stu
     findings = []
     for view in sides.views:
         one, two = (accuracy(found[name], sides.name(view)) for name in ("flip", "splice"))
-        findings.append(f"On {view.side}: " + compared("FLiP", "SpLiCE", difference(found[f"difference on {view.side}"])))
+        findings.append(
+            f"On {view.side}: " + compared("FLiP", "SpLiCE", difference(found[f"difference on {view.side}"]))
+        )
         findings.append(f"On {view.side}: " + times("FLiP", "SpLiCE", one, two))
     return Study(
         config.title or "FLiP and SpLiCE",

@@ -100,5 +100,10 @@ def _write_up(config: StudyConfig, plan: Plan, found: Mapping[str, Any]) -> Stud
 
 
 SWEEP = StudyKind(
-    "sweep", "Section 3.5", "rank × L1 × weight decay × alpha, chosen on dev", (*Sides.SETTINGS, "grid"), _plan, _write_up
+    "sweep",
+    "Section 3.5",
+    "rank × L1 × weight decay × alpha, chosen on dev",
+    (*Sides.SETTINGS, "grid"),
+    _plan,
+    _write_up,
 )
