@@ -161,9 +161,7 @@ def non_negative_lasso(targets: Tensor, penalties: Tensor, atoms: Atoms, *, tole
     left = (solution.gap > tolerance).nonzero()[:, 0]
     if not len(left):
         return solution
-    better = _solve(
-        targets[left].double(), penalties[left], atoms, tolerance, solution.of(left, torch.float64)
-    )
+    better = _solve(targets[left].double(), penalties[left], atoms, tolerance, solution.of(left, torch.float64))
     places = max(solution.columns.shape[1], better.columns.shape[1])
     both = Solution.empty(len(targets), places, atoms.size, torch.float32)
     reached = (solution.gap <= tolerance).nonzero()[:, 0]

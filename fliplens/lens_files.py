@@ -150,10 +150,28 @@ def _probe(parts: _Parts) -> Extractor:
     return Probe(parts.tensors, parts.vocabulary, fingerprint=parts.fingerprint, config=parts.config)
 
 
+def _splice(parts: _Parts) -> Extractor:
+    from fliplens.baselines.splice import Splice
+
+    tensors = parts.tensors
+    penalty = tensors["penalty"].double().reshape(-1)
+    if len(penalty) != 1:
+        raise InputError(f"expected one penalty, found {len(penalty)}: the file is bad")
+    return Splice(
+        tensors["dictionary"],
+        tensors["mean"],
+        float(penalty),
+        parts.vocabulary,
+        fingerprint=parts.fingerprint,
+        config=parts.config,
+    )
+
+
 _KINDS: tuple[tuple[set[str], Callable[[_Parts], Extractor]], ...] = (
     ({"E1", "E2", "b"}, _lens),
     ({"E", "b"}, _lens),
     ({"E1", "E2", "b", "H", "c", "U", "mean", "scale"}, _probe),
+    ({"dictionary", "mean", "penalty"}, _splice),
 )
 
 

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
+from fliplens.baselines.fitting import BaselineConfig, FrequencyConfig, ProbeConfig, RidgeConfig, SpliceConfig
 from fliplens.choosing import VocabularyChoice, VocabularyConfig
 from fliplens.concepts import ConceptConfig
 from fliplens.errors import InputError
-from fliplens.fitting import HELD_OUT_SHARE
+from fliplens.preparation import HELD_OUT_SHARE
 from fliplens.recipes import TrainConfig
 from fliplens.tokenisation import Tokeniser
 from fliplens.vocabulary import check_size
@@ -35,6 +36,21 @@ CHOICES: dict[bool, tuple[type[VocabularyConfig | ConceptConfig], dict[str, str]
     ),
 }
 VOCABULARY = [name for _, fields in CHOICES.values() for name in fields]
+MODEL, SHUFFLED = "model", "shuffled"
+# What is made, and the settings that only it has. flip and lip are lenses: rank "full" is the latter.
+MODELS: dict[str, tuple[type[BaselineConfig] | None, tuple[str, ...]]] = {
+    "flip": (None, ()),
+    "lip": (None, ()),
+    "frequency": (FrequencyConfig, ()),
+    "ridge": (RidgeConfig, ("ridge", "power")),
+    "probe": (ProbeConfig, ("hidden",)),
+    "splice": (SpliceConfig, ("penalty", "dictionary")),
+}
+OWN = [name for _, names in MODELS.values() for name in names]
+# Settings of the recipe that mean something to models that no recipe trains.
+UNTRAINED = ("alpha", "seed")
+SETTINGS = (*DATA, HOLD_OUT, EXPLAIN_AWAY, *TOKENISER, CONCEPTS, *VOCABULARY, MODEL, SHUFFLED, *OWN)
+"""All names but those of the recipe."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +67,12 @@ class FitSettings:
     """Share of the rows to stop on where no dev data is given."""
     explain_away: bool
     """Whether to learn what explain-away decoding needs."""
+    model: str
+    """One of MODELS."""
+    baseline: BaselineConfig | None
+    """Settings of a model that is no lens."""
+    shuffled: bool
+    """Whether the lens is the control on shuffled vectors."""
 
     @classmethod
     def from_mapping(cls, values: Mapping[str, Any]) -> FitSettings:
@@ -59,7 +81,7 @@ class FitSettings:
         Raises:
             InputError: an unknown name, or a value of the wrong type or out of range.
         """
-        names = {*DATA, HOLD_OUT, EXPLAIN_AWAY, *TOKENISER, CONCEPTS, *VOCABULARY, *TrainConfig.__dataclass_fields__}
+        names = {*SETTINGS, *TrainConfig.__dataclass_fields__}
         unknown = sorted(set(values) - names)
         if unknown:
             raise InputError(
@@ -77,13 +99,47 @@ class FitSettings:
             for name, value in given.items()
             if name in TrainConfig.__dataclass_fields__
         }
+        model = _model(given, list(train))
+        if model == "lip":
+            train["rank"] = "full"
+        config = TrainConfig.from_recipe(train.pop("recipe", "default"), **train)
         return cls(
             data=data,
             vocabulary=_choice(given, Tokeniser.from_json(cut)),
-            train=TrainConfig.from_recipe(train.pop("recipe", "default"), **train),
+            train=config,
+            model=model,
+            baseline=_baseline(model, given, config),
+            shuffled=switch(SHUFFLED, given.get(SHUFFLED, False)),
             hold_out=_share(given.get(HOLD_OUT, HELD_OUT_SHARE)),
             explain_away=switch(EXPLAIN_AWAY, given.get(EXPLAIN_AWAY, True)),
         )
+
+
+def _model(given: Mapping[str, Any], recipe: list[str]) -> str:
+    """Return which model is made; refuse settings that mean nothing to it."""
+    model = given.get(MODEL, "flip")
+    if model not in MODELS:
+        raise InputError(f"expected {MODEL} to be one of {', '.join(MODELS)}, found {model!r}")
+    kind, own = MODELS[model]
+    foreign = [name for name in OWN if name in given and name not in own]
+    if kind is not None:
+        foreign += [name for name in (EXPLAIN_AWAY, SHUFFLED) if given.get(name)]
+        if kind is not ProbeConfig:
+            foreign += [name for name in recipe if name not in UNTRAINED]
+    if model == "lip" and given.get("rank", "full") != "full":
+        foreign.append("rank")
+    if foreign:
+        raise InputError(f"expected settings that mean something to {MODEL}={model}, found {', '.join(foreign)}")
+    return str(model)
+
+
+def _baseline(model: str, given: Mapping[str, Any], train: TrainConfig) -> BaselineConfig | None:
+    kind, own = MODELS[model]
+    if kind is None:
+        return None
+    hints = get_type_hints(kind)
+    values = {name: _convert(name, given[name], hints[name]) for name in own if name in given}
+    return ProbeConfig(**values, train=train) if kind is ProbeConfig else kind(**values)
 
 
 def _choice(given: Mapping[str, Any], tokeniser: Tokeniser) -> VocabularyChoice:

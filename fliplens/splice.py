@@ -258,9 +258,7 @@ def _decompose_blocks(
         yield start, _decomposition(solution, scale, atoms, tolerance)
 
 
-def _decomposition(
-    solution: Solution, scale: NDArray[np.float64], atoms: Atoms, tolerance: float
-) -> Decomposition:
+def _decomposition(solution: Solution, scale: NDArray[np.float64], atoms: Atoms, tolerance: float) -> Decomposition:
     """Return the solution of rows of length 1 as that of rows of the given lengths."""
     values = solution.weights.numpy() * scale[:, None]
     rows, places = np.nonzero(solution.weights.numpy() > 0)

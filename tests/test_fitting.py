@@ -20,7 +20,8 @@ from fliplens.encoding import encode_texts
 from fliplens.errors import EmbeddingSpaceWarning, FliplensWarning, InputError, MissingExtraError
 from fliplens.evaluation import evaluate
 from fliplens.files import write_lines
-from fliplens.fitting import VocabularyConfig, _hold_out, fit
+from fliplens.fitting import VocabularyConfig, fit
+from fliplens.preparation import _hold_out
 from fliplens.recipes import TrainConfig
 from fliplens.views import Rows
 from fliplens.vocabulary import Vocabulary

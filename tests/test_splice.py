@@ -388,7 +388,9 @@ def test_vectors_of_any_floating_type_are_taken() -> None:
     Y = vectors(5, D)
     plain = decompose(Y, Dictionary(D), 0.02).weights.toarray()
     for other in (torch.from_numpy(Y), Y.astype(np.float64), torch.from_numpy(Y).double()):
-        assert np.allclose(decompose(other, Dictionary(torch.from_numpy(D)), 0.02).weights.toarray(), plain, atol=1e-6)
+        assert np.allclose(
+            decompose(other, Dictionary(torch.from_numpy(D)), 0.02).weights.toarray(), plain, atol=1e-6
+        )
 
 
 @pytest.mark.parametrize(
@@ -422,7 +424,9 @@ def test_vectors_and_dictionaries_that_cannot_be_are_refused() -> None:
     for call in (lambda: decompose(bad, D, 0.1, block_rows=1), lambda: mean_of(bad), lambda: Dictionary(bad)):
         with pytest.raises(InputError, match=r"NaN or infinite values in 1 of 4 rows \(counted from 0: 2\)"):
             call()
-    with pytest.raises(InputError, match=r"expected rows of length 1 or 0 in the dictionary, found length 2 in row 0"):
+    with pytest.raises(
+        InputError, match=r"expected rows of length 1 or 0 in the dictionary, found length 2 in row 0"
+    ):
         Dictionary(2 * np.eye(4))
     with pytest.raises(InputError, match="expected weights of 4 concepts, found 5"):
         reconstruct(csr_matrix(np.zeros((1, 5), dtype=np.float32)), D)

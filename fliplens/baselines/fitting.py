@@ -8,13 +8,15 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fliplens.anchoring import sentence_means
 from fliplens.baselines.linear import Ridge, RidgeFactors, frequency_factors
 from fliplens.baselines.probe import Probe, train_probe
+from fliplens.baselines.splice import Splice
 from fliplens.choosing import VocabularyChoice, choice_of
 from fliplens.embeddings import EmbeddingsLike
 from fliplens.errors import InputError
@@ -24,12 +26,13 @@ from fliplens.fingerprint import Fingerprint
 from fliplens.lens import Lens
 from fliplens.preparation import HELD_OUT_SHARE, Prepared, Source
 from fliplens.recipes import TrainConfig
+from fliplens.splice import Dictionary, mean_of
 from fliplens.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
     from fliplens.encoders import Encoder
 
-__all__ = ["BaselineConfig", "FrequencyConfig", "ProbeConfig", "RidgeConfig", "fit_baseline"]
+__all__ = ["BaselineConfig", "FrequencyConfig", "ProbeConfig", "RidgeConfig", "SpliceConfig", "fit_baseline"]
 
 
 @dataclass(frozen=True)
@@ -48,21 +51,21 @@ class Work:
         """Of the training rows' primary view."""
         return Fingerprint.of(self.prepared.rows.primary, show_progress=self.show_progress)
 
-    def dev_accuracy(self, model: Extractor, prior: float = 1.0) -> float:
+    def dev_accuracy(self, model: Extractor, *, most_rows: int | None = None) -> float:
         """Return the mean accuracy over the dev rows' views: what settings are chosen by."""
         dev = self.prepared.dev
         if dev is None:
             raise AssertionError("asked for without dev rows")
+        if most_rows is not None and len(dev.texts) > most_rows:
+            dev = dev.subset(np.linspace(0, len(dev.texts) - 1, most_rows).astype(np.int64))
         found = evaluate(model, dev.texts, dev.primary, paired=dev.paired, metrics="accuracy")
-        position = "with_prior" if prior == 1.0 else "without_prior"
-        means = [getattr(view.metrics["accuracy"], position).mean for view in found.views.values()]
-        return float(np.mean(means))
+        return float(np.mean([view.metrics["accuracy"].with_prior.mean for view in found.views.values()]))
 
 
 class BaselineConfig(ABC):
     """Settings of one kind of yardstick."""
 
-    wants_word_vectors = False
+    wants_word_vectors: ClassVar[bool] = False
     """Whether it starts from the encoder's vectors of the words."""
 
     @abstractmethod
@@ -85,9 +88,9 @@ class FrequencyConfig(BaselineConfig):
 class RidgeConfig(BaselineConfig):
     """Ridge regression from vectors to word counts, in closed form."""
 
-    RIDGES = (0.001, 0.01, 0.1, 1.0)
+    RIDGES: ClassVar[tuple[float, ...]] = (0.001, 0.01, 0.1, 1.0)
     """What `ridge` is chosen from."""
-    POWERS = (0.0, 0.25, 0.5)
+    POWERS: ClassVar[tuple[float, ...]] = (0.0, 0.25, 0.5)
     """What `power` is chosen from."""
 
     ridge: float | None = None
@@ -137,7 +140,7 @@ class RidgeConfig(BaselineConfig):
 class ProbeConfig(BaselineConfig):
     """The lens with a hidden layer beside it: how much is in the vectors, but not linearly."""
 
-    wants_word_vectors = True
+    wants_word_vectors: ClassVar[bool] = True
 
     hidden: int = 1024
     """Size of the hidden layer."""
@@ -165,6 +168,68 @@ class ProbeConfig(BaselineConfig):
             stop=work.stop,
         )
         return Probe(result.tensors, prepared.vocabulary, fingerprint=work.fingerprint), {"loss": result.loss}
+
+
+@dataclass(frozen=True, kw_only=True)
+class SpliceConfig(BaselineConfig):
+    """SpLiCE: every vector as a sparse, non-negative sum of the concepts' own vectors."""
+
+    wants_word_vectors: ClassVar[bool] = True
+    PENALTIES: ClassVar[tuple[float, ...]] = (0.4, 0.3, 0.2, 0.15, 0.1, 0.07, 0.05, 0.03)
+    """What `penalty` is chosen from, times 2 d: what the authors' code calls `l1_penalty`."""
+    MOST_ROWS: ClassVar[int] = 1000
+    """Dev rows that it is chosen on, at most."""
+
+    penalty: float | None = None
+    """Of the weights, scikit-learn's alpha; None is chosen on the dev rows."""
+    dictionary: Literal["auto", "words", "sentences"] = "auto"
+    """The concepts' vectors: the encoder's, the mean vectors of the sentences that hold them, or what can be had."""
+
+    def __post_init__(self) -> None:
+        """Check both.
+
+        Raises:
+            InputError: no penalty above 0, or an unknown dictionary.
+        """
+        if self.penalty is not None and not (_is_number(self.penalty) and 0 < self.penalty < float("inf")):
+            raise InputError(f"expected penalty to be a number above 0, found {self.penalty!r}")
+        if self.dictionary not in ("auto", "words", "sentences"):
+            raise InputError(f"expected dictionary to be auto, words or sentences, found {self.dictionary!r}")
+
+    def build(self, work: Work) -> tuple[Extractor, dict[str, Any]]:
+        """Make the dictionary; choose the penalty."""
+        prepared = work.prepared
+        views = prepared.views.weighted(work.alpha)
+        vectors, source = work.word_vectors, "words"
+        if self.dictionary == "sentences" or (vectors is None and self.dictionary == "auto"):
+            vectors, source = (
+                sentence_means(views, prepared.views.counts, show_progress=work.show_progress),
+                "sentences",
+            )
+        if vectors is None:
+            raise InputError(
+                "expected an encoder for dictionary=words, found none: name it with --encoder, or use "
+                "dictionary=sentences"
+            )
+        rows = Dictionary.from_vectors(vectors).rows
+        mean = sum((mean_of(view) * np.float32(weight) for view, weight in views), np.zeros(1, dtype=np.float32))
+
+        def model(penalty: float, **more: Any) -> Splice:
+            return Splice(rows, mean, penalty, prepared.vocabulary, **more)
+
+        dim = rows.shape[1]
+        penalties = [one / (2 * dim) for one in self.PENALTIES] if self.penalty is None else [self.penalty]
+        tried: list[dict[str, float]] = []
+        if prepared.dev_views is None:
+            # The authors' own choice.
+            penalties = [self.penalty or 0.2 / (2 * dim)]
+        elif len(penalties) > 1:
+            tried = [
+                {"penalty": one, "dev": work.dev_accuracy(model(one), most_rows=self.MOST_ROWS)} for one in penalties
+            ]
+        chosen = max(tried, key=lambda one: one["dev"])["penalty"] if tried else penalties[0]
+        found = {"chosen": {"penalty": chosen, "dictionary": source}, "tried": tried}
+        return model(chosen, fingerprint=work.fingerprint), found
 
 
 def _is_number(value: object) -> bool:

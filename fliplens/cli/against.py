@@ -11,10 +11,11 @@ import numpy as np
 
 from fliplens.cli.output import print_comparisons
 from fliplens.comparison import Comparison, compare_views
+from fliplens.devices import resolve_device
 from fliplens.embeddings import open_embeddings
 from fliplens.errors import InputError
 from fliplens.evaluation import EvaluationResult, evaluate
-from fliplens.lens import Lens
+from fliplens.extractor import Extractor
 from fliplens.views import Rows
 
 __all__ = ["Against"]
@@ -26,7 +27,7 @@ class Against:
 
     name: str
     """OTHER, as it was given."""
-    lens: Lens
+    lens: Extractor
     """The same object as LENS where OTHER is LENS."""
     rows: Rows | None
     """Vectors that only it reads; None where those of LENS serve both."""
@@ -34,7 +35,7 @@ class Against:
     """Where its vectors come from; None where it reads each view that LENS reads."""
 
     @classmethod
-    def of(cls, args: argparse.Namespace, lens: Lens, given: Rows) -> Against | None:
+    def of(cls, args: argparse.Namespace, lens: Extractor, given: Rows) -> Against | None:
         """Return what the call asks for; None where it asks for no comparison.
 
         Raises:
@@ -47,7 +48,7 @@ class Against:
         if args.metrics == "pr":
             raise InputError("expected --metrics accuracy or all with --against, found pr: it compares accuracies")
         itself = Path(args.against).resolve() == Path(args.lens).resolve()
-        other = lens if itself else Lens.load(args.against).to(lens.factors.E1.device)
+        other = lens if itself else Extractor.load(args.against).to(resolve_device(args.device))
         if args.against_embeddings is not None:
             vectors = open_embeddings(args.against_embeddings, verify=args.verify)
             vectors.check_dim(other.dim, made_for=f"those of {args.against}")
@@ -74,7 +75,7 @@ class Against:
             raise InputError("expected rows that are finite in all vectors, found none")
         return replace(given.subset(kept), kept=kept), replace(self, rows=self.rows.subset(kept))
 
-    def compare(self, args: argparse.Namespace, lens: Lens, result: EvaluationResult, rows: Rows) -> Compared:
+    def compare(self, args: argparse.Namespace, lens: Extractor, result: EvaluationResult, rows: Rows) -> Compared:
         """Compare every view of LENS that has a counterpart.
 
         Args:

@@ -14,10 +14,11 @@ from fliplens.devices import resolve_device
 from fliplens.distributed import Group, is_distributed, join, local_device
 from fliplens.embeddings import open_embeddings
 from fliplens.errors import FliplensWarning, InputError, InterruptedRunError
+from fliplens.extractor import Extractor
 from fliplens.files import check_free
 from fliplens.fitting import fit
-from fliplens.lens import Lens
 from fliplens.lens_files import LENS_FOLDER
+from fliplens.models import fit_model
 from fliplens.progress import say
 from fliplens.published import is_training_yaml, read_training_yaml
 from fliplens.settings import EXPLAIN_AWAY, FitSettings, is_override, parse_override, read_yaml, switch
@@ -26,6 +27,7 @@ from fliplens.training import Checkpoint, FolderLog
 __all__ = ["run"]
 
 FLAGS = (
+    "model",
     "texts",
     "embeddings",
     "paired",
@@ -72,7 +74,9 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _fit(args: argparse.Namespace, device: str, stop: StopOnSignal, group: Group) -> tuple[Lens, Path, Checkpoint]:
+def _fit(
+    args: argparse.Namespace, device: str, stop: StopOnSignal, group: Group
+) -> tuple[Extractor, Path, Checkpoint]:
     paths = [item for item in args.settings if not is_override(item)]
     if len(paths) > 1:
         raise InputError(f"expected one CONFIG.yaml and key=value settings, found {' '.join(paths)}")
@@ -94,7 +98,7 @@ def _fit(args: argparse.Namespace, device: str, stop: StopOnSignal, group: Group
 
 def _fit_ours(
     args: argparse.Namespace, values: dict[str, Any], common: dict[str, Any]
-) -> tuple[Lens, Path, Checkpoint]:
+) -> tuple[Extractor, Path, Checkpoint]:
     settings = FitSettings.from_mapping(values)
     data: dict[str, Any] = dict(settings.data)
     for name, flag in (("texts", "--texts"), ("embeddings", "--embeddings"), ("output", "-o LENS_DIR")):
@@ -107,16 +111,7 @@ def _fit_ours(
     for name in ("embeddings", "paired", "dev_embeddings", "dev_paired"):
         if name in data:
             data[name] = open_embeddings(data[name], verify=args.verify)
-    lens = fit(
-        data.pop("texts"),
-        data.pop("embeddings"),
-        vocabulary=settings.vocabulary,
-        config=settings.train,
-        hold_out=settings.hold_out,
-        checkpoint=checkpoint,
-        explain_away=settings.explain_away,
-        **{**data, **common},
-    )
+    lens = fit_model(settings, data.pop("texts"), data.pop("embeddings"), checkpoint=checkpoint, **{**data, **common})
     return lens, output, checkpoint
 
 
@@ -127,7 +122,7 @@ def _fit_published(
     flags: dict[str, Any],
     overrides: dict[str, Any],
     common: dict[str, Any],
-) -> tuple[Lens, Path, Checkpoint]:
+) -> tuple[Extractor, Path, Checkpoint]:
     output = flags.pop("output", None)
     encoder = flags.pop("encoder", None)
     foreign = sorted(set(flags) - set(PUBLISHED_NAMES))

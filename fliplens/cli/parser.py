@@ -66,6 +66,7 @@ def build_parser() -> OneLineParser:
     _evaluate(commands, common)
     _explain(commands, common)
     _info(commands, common)
+    _study(commands, common)
     return parser
 
 
@@ -149,6 +150,11 @@ def _fit(commands: Commands, common: OneLineParser) -> None:
     data.add_argument("--verify", action="store_true", help="compare the vectors' files with their manifests' hashes")
     data.add_argument("--drop-bad-rows", action="store_true", help="go on without rows of NaN or infinite values")
     model = fit.add_argument_group("model")
+    model.add_argument(
+        "--model",
+        metavar="flip|lip|frequency|ridge|probe|splice",
+        help="a lens (default: flip), or what it is compared with",
+    )
     model.add_argument("--recipe", metavar="default|paper", help="preset of all training settings")
     model.add_argument("--rank", metavar="R|full", help="r of the factors, or one full matrix (LiP)")
     model.add_argument("--alpha", metavar="A", help="weight of the primary view against the paired one, 0..1")
@@ -272,3 +278,22 @@ def _info(commands: Commands, common: OneLineParser) -> None:
     info.add_argument("--vocab", metavar="F", help="vocab.json of a bare state dict")
     info.add_argument("--json", action="store_true", help="print one JSON document")
     info.set_defaults(run=_lazily("info"))
+
+
+STUDIES = ("rank", "modality", "language", "vocabulary", "encoders", "splice", "entities", "sweep")
+
+
+def _study(commands: Commands, common: OneLineParser) -> None:
+    study = commands.add_parser(
+        "study",
+        parents=[common],
+        help="a table or figure of the paper, on your data; resumable",
+        description="Carry out a study: fit, measure, write table, plots and a page. Run the same command again to go "
+        "on with a killed one; what OUT holds already is used.",
+    )
+    study.add_argument("name", choices=STUDIES, metavar="NAME", help=", ".join(STUDIES))
+    study.add_argument("config", metavar="CONFIG.yaml", help="corpora, encoders, recipe, and what is varied")
+    study.add_argument("-o", "--output", metavar="OUT", help="the study's folder (default: runs/NAME)")
+    study.add_argument("--data", metavar="DIR", help="where the config's paths are looked up (default: beside it)")
+    study.add_argument("--json", action="store_true", help="print tables and findings as one JSON document")
+    study.set_defaults(run=_lazily("study"))

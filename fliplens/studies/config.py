@@ -29,8 +29,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fliplens.errors import InputError
-from fliplens.settings import FitSettings
+from fliplens.settings import DATA, FitSettings
 from fliplens.studies.located import Located, read_located
 
 __all__ = ["Corpus", "Side", "Split", "StudyConfig"]
@@ -92,8 +91,8 @@ class StudyConfig:
     title: str | None
     encoders: tuple[str, ...]
     corpora: Mapping[str, Corpus]
-    fit: FitSettings
-    """Vocabulary and recipe."""
+    settings: Mapping[str, Any]
+    """Vocabulary and recipe, by the names that `fliplens fit` has for them; checked."""
     own: Located
     """The whole file, for the settings of one study."""
 
@@ -120,7 +119,7 @@ class StudyConfig:
             title=None if title is None else title.text(),
             encoders=tuple(one.text() for one in encoders),
             corpora=found,
-            fit=_fit_settings(own),
+            settings=_settings(own),
             own=own,
         )
 
@@ -166,7 +165,7 @@ def _split(name: str, place: Located) -> Split:
     return Split(name, sides, place.get("entities"), place)
 
 
-def _fit_settings(own: Located) -> FitSettings:
+def _settings(own: Located) -> dict[str, Any]:
     """Return vocabulary and recipe, each checked by what `fliplens fit` checks them with."""
     values: dict[str, Any] = {}
     for part in ("vocabulary", "train"):
@@ -174,11 +173,8 @@ def _fit_settings(own: Located) -> FitSettings:
         if section is None:
             continue
         for name, one in section.items():
-            if name in ("texts", "embeddings", "paired", "output", "encoder"):
+            if name in (*DATA, "model", "shuffled"):
                 one.fail(f"settings of the {part}", repr(name))
             values[name] = one.plain()
         section.checked(lambda _: FitSettings.from_mapping(values))
-    try:
-        return FitSettings.from_mapping(values)
-    except InputError as error:
-        raise InputError(f"{error} ({own.file})") from error
+    return values

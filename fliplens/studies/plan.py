@@ -37,16 +37,6 @@ class Fitting:
     recipe: Mapping[str, Any] = field(default_factory=dict)
     """Settings of the recipe that differ from the study's."""
 
-    def to_json(self) -> dict[str, Any]:
-        """Return plain JSON values; part of what the result is kept under."""
-        views = {name: getattr(self, name) for name in ("words", "primary", "paired")}
-        return {
-            **{name: None if view is None else [view.corpus, view.side] for name, view in views.items()},
-            "encoder": self.encoder,
-            "model": self.model,
-            "recipe": dict(self.recipe),
-        }
-
 
 @dataclass(frozen=True)
 class Evaluating:

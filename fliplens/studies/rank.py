@@ -8,7 +8,7 @@ from typing import Any
 from fliplens.studies.config import StudyConfig
 from fliplens.studies.findings import compared, measured
 from fliplens.studies.page import Study
-from fliplens.studies.plan import Comparing, Evaluating, Fitting, Plan, StudyKind, View
+from fliplens.studies.plan import Comparing, Evaluating, Fitting, Plan, StudyKind
 from fliplens.studies.plots import BarPlot, Plot
 from fliplens.studies.results import PRIORS, accuracy, difference
 from fliplens.studies.sides import Sides
@@ -36,11 +36,8 @@ def _ranks(config: StudyConfig) -> dict[str, Any]:
     numbers = sorted({rank for rank in ranks if rank != "full"}, reverse=True)
     if not numbers:
         place.fail("at least one rank of factors", "none")
-    return (
-        {"LiP": "full", **{f"rank {rank}": rank for rank in numbers}}
-        if "full" in ranks
-        else {f"rank {rank}": rank for rank in numbers}
-    )
+    full = {"LiP": "full"} if "full" in ranks else {}
+    return {**full, **{f"rank {rank}": rank for rank in numbers}}
 
 
 def _yardsticks(config: StudyConfig) -> list[str]:
@@ -81,13 +78,9 @@ def _write_up(config: StudyConfig, plan: Plan, found: Mapping[str, Any]) -> Stud
         rows: list[list[Any]] = []
         for name in plan.fittings:
             cells = [accuracy(found[name], view, position) for view in sides.names]
-            kind = (
-                ("no", "full")
-                if name == "LiP"
-                else ("yes", str(ranks[name]))
-                if name in ranks
-                else ("", YARDSTICKS[name])
-            )
+            kind = ("", YARDSTICKS.get(name, ""))
+            if name in ranks:
+                kind = ("no" if name == "LiP" else "yes", str(ranks[name]))
             rows.append([*kind, *cells])
         table = Table.build(
             f"Accuracy by factorisation and rank{said}",

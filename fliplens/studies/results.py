@@ -14,6 +14,7 @@ PRIORS = {"with_prior": "", "without_prior": ", prior removed"}
 
 
 def estimate(value: Mapping[str, Any], *, signed: bool = False) -> Cell:
+    """Return the cell of an `Estimate` or `Difference` as JSON."""
     if value["mean"] is None:
         return Cell.nothing("nothing to average")
     return Cell(

@@ -22,10 +22,12 @@ from fliplens.errors import InputError
 from fliplens.evaluation import evaluate
 from fliplens.extractor import Extractor
 from fliplens.files import read_json, read_lines, sha256_of_file, sha256_of_lines, write_json
+from fliplens.models import fit_model
 from fliplens.progress import Progress
+from fliplens.recipes import TrainConfig
+from fliplens.settings import UNTRAINED, FitSettings
 from fliplens.studies.config import Side, Split, StudyConfig
 from fliplens.studies.located import Located
-from fliplens.studies.models import fit_model
 from fliplens.studies.plan import Comparing, Evaluating, Fitting, Plan, View
 from fliplens.training import Checkpoint
 
@@ -33,6 +35,10 @@ if TYPE_CHECKING:
     from fliplens.encoders import Encoder
 
 __all__ = ["Runner"]
+
+KEY_VERSION = 1
+"""Part of what every result is kept under: to be raised when the same settings come to mean something else."""
+RECIPE = TrainConfig.__dataclass_fields__
 
 
 @dataclass(frozen=True)
@@ -123,6 +129,15 @@ class Runner:
         if name not in self._models:
             self._models[name] = Extractor.load(self._folder(name))
         return self._models[name]
+
+    def hashes(self) -> dict[str, str]:
+        """Return a hash of every text and every set of vectors that were read, by their names."""
+        texts = {str(path.relative_to(self.data)): sha256_of_lines(lines) for path, lines in self._texts.items()}
+        vectors = {
+            f"{corpus}.{split}.{side}, {encoder}": one.key
+            for (corpus, split, side, encoder), one in self._vectors.items()
+        }
+        return {**texts, **vectors}
 
     # Data ------------------------------------------------------------------------------------------------------
 
@@ -225,12 +240,16 @@ class Runner:
         """Return a hash of all that goes into a model."""
         if name not in self._keys:
             fitting = self.plan.fittings[name]
-            content: dict[str, Any] = {"vocabulary": self.config.fit.vocabulary.to_json(), **fitting.to_json()}
-            # Where the data stands in the file is nothing to the model: only what it holds.
-            for place in ("words", "primary", "paired"):
-                content.pop(place)
-            content["recipe"] = {**self.config.fit.train.to_json(), **fitting.recipe}
-            content["hold_out"] = self.config.fit.hold_out
+            settings = self._settings(fitting)
+            content: dict[str, Any] = {
+                "version": KEY_VERSION,
+                "encoder": fitting.encoder,
+                "vocabulary": settings.vocabulary.to_json(),
+                "model": [settings.model, settings.shuffled, repr(settings.baseline)],
+                "recipe": settings.train.to_json(),
+                "hold_out": settings.hold_out,
+                "explain_away": settings.explain_away,
+            }
             for split in ("train", "dev"):
                 rows = self._rows(split, fitting)
                 content[split] = rows and {
@@ -239,6 +258,18 @@ class Runner:
                 }
             self._keys[name] = _digest(content)
         return self._keys[name]
+
+    def _settings(self, fitting: Fitting) -> FitSettings:
+        """Return the study's settings as one of its models has them."""
+        values = {**self.config.settings, **fitting.recipe}
+        if fitting.model == "shuffled":
+            values["shuffled"] = True
+        elif fitting.model != "flip":
+            values["model"] = fitting.model
+            # What only a trained recipe heeds is nothing to those that none trains.
+            if fitting.model != "probe":
+                values = {name: one for name, one in values.items() if name not in RECIPE or name in UNTRAINED}
+        return FitSettings.from_mapping(values)
 
     def _folder(self, name: str) -> Path:
         return self.out / "lenses" / self._key(name)
@@ -258,15 +289,13 @@ class Runner:
             return rows[view].embeddings if rows and view in rows else None
 
         model = fit_model(
-            fitting.model,
+            self._settings(fitting),
             train["texts"],
             train["primary"].embeddings,
             paired=vectors(train, "paired"),
-            dev_texts=dev and dev["texts"],
+            dev_texts=None if dev is None else dev["texts"],
             dev_embeddings=vectors(dev, "primary"),
             dev_paired=vectors(dev, "paired"),
-            settings=self.config.fit,
-            recipe=fitting.recipe,
             encoder=self._encoder(fitting.encoder),
             device=self.device,
             show_progress=self.show,

@@ -21,9 +21,9 @@ METHODS = {"splice": "SpLiCE", "flip": "FLiP"}
 
 
 def _plan(config: StudyConfig) -> Plan:
-    if not config.fit.vocabulary.to_json().get("concepts"):
+    if not config.settings.get("concepts"):
         raise InputError(
-            f"expected concepts=true in the vocabulary of a splice study, found another vocabulary in {config.own.file}"
+            f"expected concepts: true in the vocabulary of a splice study, found no concepts in {config.own.file}"
         )
     sides = Sides.of(config)
     encoder = config.encoders[0]
@@ -59,8 +59,8 @@ def _write_up(config: StudyConfig, _plan: Plan, found: Mapping[str, Any]) -> Stu
         findings.append(f"On {view.side}: " + times("FLiP", "SpLiCE", one, two))
     return Study(
         config.title or "FLiP and SpLiCE",
-        "Both name the same concepts, words and pairs of words, in the same sentences: SpLiCE as a sparse non-negative "
-        f"sum of the concepts' own vectors, the lens by its linear map, trained on {sides.told()}.",
+        "Both name the same concepts, words and pairs of words, in the same sentences: SpLiCE as a sparse "
+        f"non-negative sum of the concepts' own vectors, the lens by its linear map, trained on {sides.told()}.",
         {"table": table},
         {"plot": BarPlot.of(table, range(1, 1 + len(sides.views)), y_label="span-aware accuracy")},
         tuple(findings),

@@ -9,7 +9,7 @@ from typing import Any
 from fliplens.studies.config import Corpus, StudyConfig
 from fliplens.studies.findings import compared
 from fliplens.studies.page import Study
-from fliplens.studies.plan import Comparing, Evaluating, Fitting, Plan, StudyKind, View
+from fliplens.studies.plan import Comparing, Evaluating, Fitting, Measurement, Plan, StudyKind, View
 from fliplens.studies.plots import BarPlot, Bars, Plot
 from fliplens.studies.results import PRIORS, accuracy, difference, jaccard
 from fliplens.studies.sides import two_sides
@@ -26,8 +26,8 @@ SAID = {
     "language": (
         "Language alignment",
         "Table 3",
-        "A lens names words of one language; it is trained on vectors of that language, or of its translations, alone, "
-        "and reads both.",
+        "A lens names words of one language; it is trained on vectors of that language alone, or of its translations "
+        "alone, and reads both.",
     ),
 }
 
@@ -43,7 +43,8 @@ def _corpora(config: StudyConfig) -> Mapping[str, Corpus]:
 
 def _plan(config: StudyConfig) -> Plan:
     encoder = config.encoders[0]
-    fittings, measurements = {}, {}
+    fittings: dict[str, Fitting] = {}
+    measurements: dict[str, Measurement] = {}
     for corpus, views in _views(config).items():
         words = views[0]
         for view in views:

@@ -54,7 +54,7 @@ def _write_up(kind: str, config: StudyConfig, _plan: Plan, found: Mapping[str, A
         bars: dict[str, list[Cell]] = {"the words' own language": [], "the other language": []}
         for label, (views, _) in cases.items():
             row: list[Cell | str] = [label]
-            for words, other in (views, views[::-1]):
+            for words, _ in (views, views[::-1]):
                 one = found[f"{label}: words of {words.side}"]
                 own, crossed = accuracy(one, "primary", position), accuracy(one, "paired", position)
                 row += [own, _with_change(crossed, own)]
@@ -99,8 +99,8 @@ def _write_up(kind: str, config: StudyConfig, _plan: Plan, found: Mapping[str, A
             tuple(Bars(label, tuple(cells)) for label, cells in bars.items()),
         )
     asked = (
-        "A lens is trained on vectors of both languages (alpha 0.5), once with the words of the one and once with those "
-        "of the other."
+        "A lens is trained on vectors of both languages (alpha 0.5), once with the words of the one and once with "
+        "those of the other."
     )
     if kind == "encoders":
         asked += " The same for every encoder, on the same sentences."
