@@ -369,7 +369,7 @@ def unescaped(text: str) -> str:
 @given(words)
 @example("α and a--b---c, ''x'' ,, ± − ×")
 def test_latex_reads_as_the_words(text: str) -> None:
-    assert unescaped(escape_latex(text)) == re.sub("[\ufdd0-\ufdef\ufffe\uffff]+", " ", text)
+    assert unescaped(escape_latex(text)) == text.replace("\t", " ")
 
 
 @given(tables())
