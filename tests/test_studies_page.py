@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -146,7 +147,7 @@ def test_each_file_is_written_aside_and_renamed(tmp_path: Path, monkeypatch: pyt
     def full(_: int) -> None:
         raise OSError("disk full")
 
-    monkeypatch.setattr(files.os, "fsync", full)
+    monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(OSError, match="disk full"):
         write_study(tmp_path, Study("t", "", {"table": table("Another")}))
     assert (tmp_path / "table.md").read_bytes() == before

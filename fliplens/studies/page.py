@@ -178,7 +178,7 @@ def _made(provenance: Provenance) -> list[str]:
     if provenance.command:
         parts.append(_fenced("sh", provenance.command))
     ran = [f"on {escape_markdown(provenance.machine)}"] * bool(provenance.machine)
-    ran += [f"in {provenance.seconds:.1f} s"] * (provenance.seconds is not None)
+    ran += [] if provenance.seconds is None else [f"in {provenance.seconds:.1f} s"]
     if ran:
         parts.append(f"Made {' '.join(ran)}.")
     for name, entries in (("Versions", provenance.versions), ("SHA-256 of what was read", provenance.hashes)):

@@ -218,21 +218,30 @@ def to_markdown(table: Table, *, level: int = 2) -> str:
 
 # CSV ------------------------------------------------------------------------------------------------------------
 
-_CSV_PARTS: tuple[tuple[str, Callable[[Cell], float | int | str | None]], ...] = (
-    ("mean", lambda cell: cell.mean),
-    ("se", lambda cell: cell.se),
-    ("low", lambda cell: cell.ci95 and cell.ci95[0]),
-    ("high", lambda cell: cell.ci95 and cell.ci95[1]),
-    ("p", lambda cell: cell.p),
-    ("n", lambda cell: cell.n),
-    ("is_difference", lambda cell: 1 if cell.signed else None),
-    ("difference", lambda cell: cell.difference and cell.difference.mean),
-    ("difference_se", lambda cell: cell.difference and cell.difference.se),
-    ("difference_low", lambda cell: cell.difference and cell.difference.ci95 and cell.difference.ci95[0]),
-    ("difference_high", lambda cell: cell.difference and cell.difference.ci95 and cell.difference.ci95[1]),
-    ("difference_p", lambda cell: cell.difference and cell.difference.p),
-    ("missing", lambda cell: cell.missing),
-)
+_EMPTY = Cell(missing="")
+
+
+def _csv_parts(cell: Cell) -> dict[str, float | int | str | None]:
+    """Return all that a column of numbers holds of a cell, by the end of its name."""
+    other = cell.difference or _EMPTY
+    low, high = cell.ci95 or (None, None)
+    other_low, other_high = other.ci95 or (None, None)
+    return {
+        "mean": cell.mean,
+        "se": cell.se,
+        "low": low,
+        "high": high,
+        "p": cell.p,
+        "n": cell.n,
+        "is_difference": 1 if cell.signed else None,
+        "difference": other.mean,
+        "difference_se": other.se,
+        "difference_low": other_low,
+        "difference_high": other_high,
+        "difference_p": other.p,
+        "missing": cell.missing,
+        "text": cell.text,
+    }
 
 
 def csv_names(table: Table) -> list[str]:
@@ -268,9 +277,9 @@ def to_csv(table: Table) -> str:
             headings.append(name)
             fields.append([_csv_text(cell.text or "") for cell in cells])
             continue
-        parts = [*_CSV_PARTS, ("text", lambda cell: cell.text)]
-        for part, get in parts:
-            values = [get(cell) for cell in cells]
+        parts = [_csv_parts(cell) for cell in cells]
+        for part in _csv_parts(_EMPTY):
+            values = [one[part] for one in parts]
             if part == "mean" or any(value is not None for value in values):
                 headings.append(f"{name}_{part}")
                 fields.append([_csv_field(value) for value in values])

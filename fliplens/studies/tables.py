@@ -204,8 +204,7 @@ class Column:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "heading", clean(self.heading))
-        groups = (self.groups,) if isinstance(self.groups, str) else self.groups
-        object.__setattr__(self, "groups", tuple(clean(group) for group in groups))
+        object.__setattr__(self, "groups", tuple(clean(group) for group in _names(self.groups)))
         object.__setattr__(self, "unit", clean(self.unit))
         object.__setattr__(self, "shows", tuple(self.shows))
         object.__setattr__(self, "scale", float(self.scale))
@@ -290,13 +289,17 @@ class Table:
         cls,
         title: str,
         columns: Iterable[Column],
-        rows: Iterable[Iterable[Cell | str | float | Measured]],
+        rows: Iterable[Iterable[object]],
         *,
         notes: Iterable[str] = (),
         source: str = "",
         breaks: Iterable[int] = (),
     ) -> Table:
-        """Return a table from rows of plain things: cells stay, strings become text, numbers and estimates means."""
+        """Return a table from rows of plain things: cells stay, strings become text, numbers and estimates means.
+
+        Raises:
+            InputError: something else is in a row, or see the class.
+        """
         return cls(
             title,
             tuple(columns),
@@ -374,13 +377,25 @@ class Table:
             ) from error
 
 
-def _cell(value: Cell | str | float | Measured) -> Cell:
+def _cell(value: object) -> Cell:
     if isinstance(value, Cell):
         return value
     if isinstance(value, str):
         return Cell(text=value)
     # NumPy's numbers are numbers too, whatever their width.
-    return Cell(float(value)) if isinstance(value, numbers.Real) else Cell.of(cast(Measured, value))
+    if isinstance(value, numbers.Real):
+        return Cell(float(value))
+    if all(hasattr(value, name) for name in ("mean", "se", "ci95")):
+        return Cell.of(cast(Measured, value))
+    raise InputError(
+        f"expected a cell, a text, a number or an estimate, found {type(value).__name__}: "
+        "give Cell.nothing(reason) where there is no value"
+    )
+
+
+def _names(groups: Any) -> Iterable[str]:
+    """Return headings as several, also where one was given as it is: its letters are no headings."""
+    return (groups,) if isinstance(groups, str) else tuple(groups)
 
 
 def _fields(cls: type[Cell] | type[Column], value: Any) -> dict[str, Any]:
