@@ -243,7 +243,7 @@ BAD_CALLS: list[tuple[list[str], tuple[str, ...]]] = [
     ([*EVALUATE, "--against", "lens", "--against-embeddings", "few.npy"], ("299 vectors",)),
     ([*EVALUATE, "--against", "run", "--against-embeddings", "narrow.npy"], ("16", "8")),
     ([*EVALUATE, "--against", "run", "--against-embeddings", "allbad.npy", "--drop-bad-rows"], ("finite",)),
-    ([*EVALUATE, "--against", "run", "--against-embeddings", "bad.npy"], ("2 rows",)),
+    ([*EVALUATE, "--against", "run", "--against-embeddings", "bad.npy"], ("2 of 300 rows", "7, 11")),
     ([*EVALUATE, "--entities", "entities.jsonl"], ("entity_names as a list", "line 1")),
     ([*EVALUATE, "--entities", "nojson.jsonl"], ("JSON in line 1",)),
     ([*EVALUATE, "--entities", "absent.jsonl"], ("absent.jsonl",)),
@@ -611,7 +611,7 @@ def other(room: Path) -> Path:
     """A second lens in the working folder, of fewer words."""
     vectors = np.load(room / "bare.npy")
     config = TrainConfig(passes=1, batch_size=32, rank=4)
-    fit(toy_texts(N), vectors, vocabulary=VocabularyConfig(max_size=25), config=config).save("other")
+    fit(toy_texts(N), vectors, vocabulary=VocabularyConfig(size=25), config=config).save("other")
     return room
 
 

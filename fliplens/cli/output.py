@@ -88,12 +88,13 @@ def print_comparisons(title: str, comparisons: Mapping[str, Comparison], *, prio
         rows += [
             [view, "accuracy of LENS", *(_with_interval(at.accuracy_a) for at in columns)],
             [view, "accuracy of OTHER", *(_with_interval(at.accuracy_b) for at in columns)],
-            [view, "difference", *(_with_interval(at.difference, sign="+") for at in columns)],
+            [view, "LENS - OTHER", *(_with_interval(at.difference, sign="+") for at in columns)],
             [view, "its p-value", *(f"{at.difference.p_value:.4f}" for at in columns)],
             [view, "Jaccard index", *(_with_interval(at.jaccard) for at in columns)],
             [view, "neither has a hit", *(str(at.n_empty) for at in columns)],
         ]
     print_table(title, ["view", "", *headings.values()], rows, left=2)
+    print_text("mean ± standard error [bootstrap 95%], per cent; the difference is paired, sentence by sentence")
     for view, comparison in comparisons.items():
         text = (
             f"{view}: {comparison.n_compared} sentences of which both know a word, "
