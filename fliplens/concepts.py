@@ -20,16 +20,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fliplens.errors import InputError
-from fliplens.spans import Numbers
+from fliplens.spans import MARK, Numbers
 from fliplens.tokenisation import Tokeniser
 from fliplens.vocabulary import Vocabulary, checked_texts, no_words
 
 __all__ = ["ConceptConfig"]
 
 Integers: TypeAlias = NDArray[np.int64]
-
-# The number of no word: it stands behind every text, so that no pair crosses to the next.
-MARK = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,28 +72,35 @@ class ConceptConfig:
         Raises:
             InputError: no text, a text that is none, or no concept is left; the message says what removed them.
         """
-        numbers, row, n_texts = Numbers(), array("q"), 0
+        numbers, ids, n_texts = Numbers({MARK: 0}), array("i"), 0
         for text in checked_texts(texts, what="concepts", show=show_progress):
-            row.extend(map(numbers.__getitem__, self.tokeniser.terms(text)))
-            row.append(MARK)
+            ids.extend(map(numbers.__getitem__, self.tokeniser.terms(text)))
+            ids.append(numbers[MARK])
             n_texts += 1
-        problem = no_words(n_texts, len(numbers))
+        problem = no_words(n_texts, len(numbers) - 1)
         if problem is not None:
             raise InputError(problem)
-        ids = np.frombuffer(row, dtype=np.int64)
-        words = ["", *numbers]
-        frequency = np.bincount(ids, minlength=len(words))
-        frequency[MARK] = 0
+        words = list(numbers)
+        left, right = _neighbours(np.frombuffer(ids, dtype=np.intc))
+        frequency = np.bincount(np.frombuffer(ids, dtype=np.intc), minlength=len(words))
+        frequency[numbers[MARK]] = 0
         single = np.flatnonzero(frequency >= self.min_frequency)
-        pairs, pair_frequency, associated = self._pairs(ids, frequency)
-        left, right = np.divmod(pairs[associated], len(words))
-        chosen = _most_frequent([words[word] for word in single], frequency[single], self.unigrams) + _most_frequent(
-            [f"{words[a]} {words[b]}" for a, b in zip(left, right, strict=True)],
-            pair_frequency[associated],
+        # No pair is more frequent than its words, and most pairs have a rare one: they need no sorting.
+        kept = (frequency[left] >= self.min_frequency) & (frequency[right] >= self.min_frequency)
+        pairs, times = np.unique(left[kept] * len(words) + right[kept], return_counts=True)
+        frequent = times >= self.min_frequency
+        (first, second), times = np.divmod(pairs[frequent], len(words)), times[frequent]
+        associated = _pmi(times / max(len(left), 1), frequency[first], frequency[second], frequency.sum())
+        close = associated >= self.min_pmi
+        chosen = _most_frequent([words[one] for one in single], frequency[single], self.unigrams)
+        chosen += _most_frequent(
+            [f"{words[a]} {words[b]}" for a, b in zip(first[close], second[close], strict=True)],
+            times[close],
             self.bigrams,
         )
         if not chosen:
-            raise InputError(self._nothing_left(n_texts, len(numbers), len(single), _n_pairs(ids), len(pairs)))
+            n_pairs = len(np.unique(left * len(words) + right))
+            raise InputError(self._nothing_left(n_texts, len(words) - 1, len(single), n_pairs, len(times)))
         return Vocabulary(tuple(term for _, term in sorted(chosen)), self.tokeniser, (1, 2), "longest")
 
     def to_json(self) -> dict[str, Any]:
@@ -109,27 +113,6 @@ class ConceptConfig:
             "tokeniser": self.tokeniser.to_json(),
         }
 
-    def _pairs(self, ids: Integers, frequency: Integers) -> tuple[Integers, Integers, NDArray[np.bool_]]:
-        """Return the pairs that are frequent enough, how often each occurs, and which of them belong together.
-
-        Args:
-            ids: (m,) the words of all texts, a MARK behind each text.
-            frequency: (n,) of each word, n keys a word: the pair a b is `a · n + b`.
-        """
-        left, right = ids[:-1], ids[1:]
-        n_pairs = int(((left != MARK) & (right != MARK)).sum())
-        # No pair is more frequent than its words, and most pairs have a rare one: they need no sorting.
-        frequent = frequency >= self.min_frequency
-        kept = frequent[left] & frequent[right]
-        pairs, times = np.unique(left[kept] * len(frequency) + right[kept], return_counts=True)
-        enough = times >= self.min_frequency
-        pairs, times = pairs[enough], times[enough].astype(np.int64)
-        first, second = np.divmod(pairs, len(frequency))
-        n_words = float(frequency.sum())
-        independent = frequency[first].astype(np.float64) * frequency[second]
-        ratio = times * n_words * n_words / (independent * max(n_pairs, 1))
-        return pairs, times, np.log(ratio) >= self.min_pmi
-
     def _nothing_left(self, n_texts: int, n_words: int, n_frequent: int, n_pairs: int, n_frequent_pairs: int) -> str:
         """Say why a vocabulary came out empty: n_words and n_pairs are distinct ones."""
         return (
@@ -140,13 +123,25 @@ class ConceptConfig:
         )
 
 
+def _neighbours(ids: NDArray[np.intc]) -> tuple[Integers, Integers]:
+    """Return the left and the right word of every pair, none across texts: `ids` has number 0 behind every text."""
+    inside = (ids[:-1] != 0) & (ids[1:] != 0)
+    return ids[:-1][inside].astype(np.int64), ids[1:][inside].astype(np.int64)
+
+
+def _pmi(p_pair: NDArray[np.float64], left: Integers, right: Integers, n_words: int) -> NDArray[np.float64]:
+    """Return the pointwise mutual information of pairs, in natural logarithms.
+
+    Args:
+        p_pair: (m,) share of each pair among all pairs.
+        left: (m,) how often its left word occurs.
+        right: (m,) how often its right word occurs.
+        n_words: how many words there are.
+    """
+    values: NDArray[np.float64] = np.log(p_pair / ((left / n_words) * (right / n_words)))
+    return values
+
+
 def _most_frequent(terms: list[str], frequency: Integers, size: int) -> list[tuple[int, str]]:
     """Return the `size` most frequent terms with their negated frequencies, equally frequent ones by code point."""
     return sorted(zip((-frequency).tolist(), terms, strict=True))[:size]
-
-
-def _n_pairs(ids: Integers) -> int:
-    """Return how many distinct pairs there are."""
-    left, right = ids[:-1], ids[1:]
-    inside = (left != MARK) & (right != MARK)
-    return len(np.unique(left[inside] * (int(ids.max()) + 1) + right[inside]))
