@@ -8,32 +8,23 @@ from __future__ import annotations
 
 import contextlib
 import shutil
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
-import torch
-from numpy.typing import NDArray
 
-from fliplens.anchoring import log_unigrams
+from fliplens.baselines.linear import frequency_factors
 from fliplens.corpora.installed import installed_sentences
-from fliplens.embeddings import Embeddings, manifest_path, open_embeddings
-from fliplens.encoders import load_encoder
-from fliplens.encoding import encode_texts
+from fliplens.embeddings import Embeddings
 from fliplens.errors import InputError
 from fliplens.evaluation import EvaluationResult, evaluate
 from fliplens.files import FolderKind, check_free, read_json, read_lines, sha256_of_lines, write_json, write_lines
 from fliplens.fitting import fit
+from fliplens.kept_vectors import KeptEncoder
 from fliplens.lens import Lens
-from fliplens.objective import Factors
 from fliplens.recipes import TrainConfig
-from fliplens.vocabulary import Vocabulary
 from fliplens.words import Words
-
-if TYPE_CHECKING:
-    from fliplens.encoders import Encoder
 
 __all__ = ["EXAMPLES_PRIOR", "DemoResult", "DemoRow", "run_demo"]
 
@@ -120,15 +111,17 @@ def run_demo(
     """
     folder = Path(folder)
     texts = _corpus(folder, sentences, seed, overwrite=overwrite, show_progress=show_progress)
-    encoder = _LazyEncoder(device, folder / "words.npy", show_progress)
-    vectors = {split: _encoded(folder / f"{split}.npy", texts[split], encoder) for split in SPLITS}
+    # `fit` asks it for the vectors of the vocabulary, once for each lens.
+    encoder = KeptEncoder(ENCODER, lambda _: folder / "words.npy", device=device, show_progress=show_progress)
+    vectors = {split: encoder.vectors(texts[split], folder / f"{split}.npy") for split in SPLITS}
     lenses = {
         name: _fitted(folder / name, rank, seed, texts, vectors, encoder, device, show_progress)
         for name, rank in (("lens", None), ("lip", "full"))
     }
     lens, lip = lenses["lens"], lenses["lip"]
+    frequency = frequency_factors(lens.vocabulary.counts(texts["train"]), lens.dim)
     methods = [
-        ("most frequent words", _frequency_lens(lens, texts["train"]), None),
+        ("most frequent words", Lens(frequency, lens.vocabulary), None),
         ("LiP, one full matrix", lip, _seconds(lip)),
         (f"FLiP, rank {lens.rank}", lens, _seconds(lens)),
     ]
@@ -147,52 +140,6 @@ def run_demo(
     )
     write_json(folder / "results.json", result.to_json())
     return result
-
-
-class _LazyEncoder:
-    """The demo's encoder, loaded when a vector is really wanted, its vectors of the vocabulary kept on disk."""
-
-    def __init__(self, device: str, words: Path, show_progress: bool) -> None:
-        self._device, self._words, self._show = device, words, show_progress
-        self._encoder: Encoder | None = None
-
-    def get(self) -> Encoder:
-        """Return the encoder itself."""
-        if self._encoder is None:
-            self._encoder = load_encoder(ENCODER, device=self._device)
-        return self._encoder
-
-    def encode_to(self, path: Path, texts: Sequence[str]) -> Embeddings:
-        """Encode texts to one file, resumably."""
-        return encode_texts(
-            texts, self.get(), path, name=path.stem, rows_per_part=1024, overwrite=True, show_progress=self._show
-        )
-
-    # The encoder as `fit` wants it: it asks for the vectors of the vocabulary, once for each lens.
-
-    @property
-    def spec(self) -> str:
-        return ENCODER
-
-    @property
-    def name(self) -> str:
-        return self.get().name
-
-    @property
-    def revision(self) -> str | None:
-        return self.get().revision
-
-    @property
-    def dim(self) -> int:
-        return self.get().dim
-
-    modality = "text"
-    language = "en"
-    normalised = True
-
-    def encode(self, inputs: Sequence[str], *, show_progress: bool = False) -> NDArray[np.float32]:
-        del show_progress
-        return _encoded(self._words, inputs, self).to_numpy()
 
 
 def _corpus(folder: Path, sentences: int, seed: int, *, overwrite: bool, show_progress: bool) -> dict[str, list[str]]:
@@ -229,24 +176,13 @@ def _corpus(folder: Path, sentences: int, seed: int, *, overwrite: bool, show_pr
     return texts
 
 
-def _encoded(path: Path, texts: Sequence[str], encoder: _LazyEncoder) -> Embeddings:
-    """Return the vectors of texts: those of an earlier run if they are of just these texts."""
-    if path.is_file() and manifest_path(path).is_file():
-        # A file that cannot be read any more is made again, like one that is not there.
-        with contextlib.suppress(InputError):
-            found = open_embeddings(path)
-            if found.manifest is not None and found.manifest.source.get("sha256") == sha256_of_lines(texts):
-                return found
-    return encoder.encode_to(path, texts)
-
-
 def _fitted(
     folder: Path,
     rank: Any,
     seed: int,
     texts: dict[str, list[str]],
     vectors: dict[str, Embeddings],
-    encoder: _LazyEncoder,
+    encoder: KeptEncoder,
     device: str,
     show_progress: bool,
 ) -> Lens:
@@ -270,19 +206,6 @@ def _fitted(
     )
     lens.save(folder, overwrite=True)
     return lens
-
-
-def _frequency_lens(lens: Lens, texts: Sequence[str]) -> Lens:
-    """Return the lens that ignores its vector: every score is the word's log frequency."""
-    vocabulary: Vocabulary = lens.vocabulary
-    return Lens(
-        Factors(
-            E1=torch.zeros(len(vocabulary), 1),
-            E2=torch.zeros(1, lens.dim),
-            b=log_unigrams(vocabulary.counts(texts)),
-        ),
-        vocabulary,
-    )
 
 
 def _seconds(lens: Lens) -> float | None:

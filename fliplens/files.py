@@ -7,12 +7,14 @@ whole, so that a full disk, a kill or an exception leaves either the old file or
 from __future__ import annotations
 
 import contextlib
+import gzip
 import hashlib
 import json
 import os
 import re
 import secrets
 import shutil
+import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -166,14 +168,20 @@ def read_lines(path: str | Path) -> list[str]:
     r"""Read a text file of one sentence a line.
 
     Only `\n` and `\r\n` end a line (a sentence may hold U+2028 and the like); an empty line is still a row; a
-    byte-order mark is dropped.
+    byte-order mark is dropped. A file named `.gz` is unpacked.
 
     Raises:
-        InputError: the file is missing, unreadable, empty or not UTF-8.
+        InputError: the file is missing, unreadable, empty or not UTF-8, or a `.gz` that is cut off or none.
     """
     path = Path(path)
     try:
         raw = path.read_bytes()
+        if path.suffix == ".gz":
+            raw = gzip.decompress(raw)
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise InputError(
+            f"expected a whole gzip file at {path}, could not unpack it ({error}): copy or download it again"
+        ) from error
     except FileNotFoundError as error:
         raise InputError(f"expected a text file at {path}, found none: check the path") from error
     except OSError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import math
 from pathlib import Path
@@ -133,3 +134,13 @@ def test_hashes(tmp_path: Path) -> None:
     assert sha256_of_file(tmp_path / "abc").startswith("ba7816bf8f01cfea")
     assert sha256_of_lines(["ab", "c"]) != sha256_of_lines(["a", "bc"])
     assert sha256_of_lines(["ab", "c"]) == sha256_of_lines(iter(["ab", "c"]))
+
+
+def test_packed_lines_are_unpacked(tmp_path: Path) -> None:
+    packed = gzip.compress(b"eins\n\nzwei")
+    (tmp_path / "a.txt.gz").write_bytes(packed)
+    assert read_lines(tmp_path / "a.txt.gz") == ["eins", "", "zwei"]
+    for bad in (packed[:-9], packed[:12], b"no gzip", packed[:-4] + b"0000"):
+        (tmp_path / "bad.gz").write_bytes(bad)
+        with pytest.raises(InputError, match="whole gzip file"):
+            read_lines(tmp_path / "bad.gz")

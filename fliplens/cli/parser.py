@@ -288,8 +288,8 @@ def _study(commands: Commands, common: OneLineParser) -> None:
         "study",
         parents=[common],
         help="a table or figure of the paper, on your data; resumable",
-        description="Carry out a study: fit, measure, write table, plots and a page. Run the same command again to go "
-        "on with a killed one; what OUT holds already is used.",
+        description="Carry out a study: fit, measure, write table, plots and a page. Run the same command again to "
+        "go on with a killed one; what OUT holds already is used.",
     )
     study.add_argument("name", choices=STUDIES, metavar="NAME", help=", ".join(STUDIES))
     study.add_argument("config", metavar="CONFIG.yaml", help="corpora, encoders, recipe, and what is varied")

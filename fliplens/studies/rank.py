@@ -19,7 +19,7 @@ __all__ = ["RANK"]
 YARDSTICKS = {
     "frequency": "most frequent words",
     "shuffled": "control: shuffled vectors",
-    "ridge": "ridge regression",
+    "ridge": "ridge",
     "probe": "one hidden layer",
 }
 

@@ -11,10 +11,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from fliplens.comparison import compare
 from fliplens.embeddings import Embeddings, open_embeddings
@@ -22,6 +23,7 @@ from fliplens.errors import InputError
 from fliplens.evaluation import evaluate
 from fliplens.extractor import Extractor
 from fliplens.files import read_json, read_lines, sha256_of_file, sha256_of_lines, write_json
+from fliplens.kept_vectors import KeptEncoder
 from fliplens.models import fit_model
 from fliplens.progress import Progress
 from fliplens.recipes import TrainConfig
@@ -30,9 +32,6 @@ from fliplens.studies.config import Side, Split, StudyConfig
 from fliplens.studies.located import Located
 from fliplens.studies.plan import Comparing, Evaluating, Fitting, Plan, View
 from fliplens.training import Checkpoint
-
-if TYPE_CHECKING:
-    from fliplens.encoders import Encoder
 
 __all__ = ["Runner"]
 
@@ -77,7 +76,7 @@ class Runner:
         self.device, self.show, self.stop = device, show_progress, stop
         self._texts: dict[Path, list[str]] = {}
         self._vectors: dict[tuple[str, str, str, str], _Loaded] = {}
-        self._encoders: dict[str, Encoder] = {}
+        self._encoders: dict[str, KeptEncoder] = {}
         self._keys: dict[str, str] = {}
         self._models: dict[str, Extractor] = {}
 
@@ -204,22 +203,19 @@ class Runner:
             manifest = embeddings.manifest
             hashes = manifest.sha256 if manifest is not None else [sha256_of_file(path)]
             return _Loaded(embeddings, _digest(hashes))
-        from fliplens.encoding import encode_texts
-
         texts = self.texts(split, view)
+        place = self._place(encoder, texts)
+        return _Loaded(self._encoder(encoder).vectors(texts, place), place.stem)
+
+    def _place(self, encoder: str, texts: Sequence[str]) -> Path:
+        """Return the file for the vectors of some texts by one encoder."""
         key = _digest({"texts": sha256_of_lines(texts), "encoder": encoder})
-        out = self.out / "vectors" / f"{key}.npy"
-        out.parent.mkdir(parents=True, exist_ok=True)
-        embeddings = encode_texts(
-            texts, self._encoder(encoder), out, name=f"{view.corpus}.{split}.{view.side}", show_progress=self.show
-        )
-        return _Loaded(embeddings, key)
+        return self.out / "vectors" / f"{key}.npy"
 
-    def _encoder(self, spec: str) -> Encoder:
+    def _encoder(self, spec: str) -> KeptEncoder:
         if spec not in self._encoders:
-            from fliplens.encoders import load_encoder
-
-            self._encoders[spec] = load_encoder(spec, device=self.device)
+            place = partial(self._place, spec)
+            self._encoders[spec] = KeptEncoder(spec, place, device=self.device, show_progress=self.show)
         return self._encoders[spec]
 
     # Models ----------------------------------------------------------------------------------------------------
