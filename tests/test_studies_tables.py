@@ -141,6 +141,14 @@ def test_a_cell_is_made_from_an_estimate() -> None:
     assert Cell.of(estimate(np.array([np.nan]))).missing == "undefined: nothing to average"
 
 
+def test_a_cell_is_made_from_a_difference() -> None:
+    class Difference:
+        mean, se, ci95, p_value, n = -0.02, 0.01, (-0.04, -0.001), 0.03, 7
+
+    cell = Cell.of(Difference(), signed=True)
+    assert cell == Cell(-0.02, se=0.01, ci95=(-0.04, -0.001), p=0.03, n=7, signed=True)
+
+
 def test_what_is_not_finite_is_missing() -> None:
     assert Cell(math.nan, se=1.0, best=True) == Cell.nothing("undefined: nothing to average")
     assert Cell(math.inf).missing == "infinite"

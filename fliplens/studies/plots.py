@@ -220,7 +220,7 @@ def _draw_lines(plot: LinePlot) -> Any:
             zorder=3,
         )
         handles.append(handle)
-        lowest = min([lowest, *(value for value in (*y, *(low for low, _ in ends)) if value == value)])
+        lowest = min([lowest, *(value for value in y if value == value)])
         if any(low == low for low, _ in ends):
             banded = True
             low, high = ([end * plot.scale for end in side] for side in zip(*ends, strict=True))
