@@ -11,6 +11,7 @@ import numpy as np
 
 from fliplens.cli.output import print_comparisons
 from fliplens.comparison import Comparison, compare_views
+from fliplens.devices import resolve_device
 from fliplens.embeddings import open_embeddings
 from fliplens.errors import InputError
 from fliplens.evaluation import EvaluationResult, evaluate
@@ -47,7 +48,7 @@ class Against:
         if args.metrics == "pr":
             raise InputError("expected --metrics accuracy or all with --against, found pr: it compares accuracies")
         itself = Path(args.against).resolve() == Path(args.lens).resolve()
-        other = lens if itself else Lens.load(args.against).to(lens.factors.E1.device)
+        other = lens if itself else Lens.load(args.against).to(resolve_device(args.device))
         if args.against_embeddings is not None:
             vectors = open_embeddings(args.against_embeddings, verify=args.verify)
             vectors.check_dim(other.dim, made_for=f"those of {args.against}")
