@@ -6,6 +6,7 @@ import dataclasses
 import json
 import math
 from collections import Counter
+from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import numpy as np
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 from oracles import brute_force_accuracy
 from toys import ToyEncoder, toy_texts
 
@@ -199,9 +201,9 @@ def test_an_empty_concept_vocabulary_says_what_emptied_it() -> None:
 
 # Lenses trained on concepts ---------------------------------------------------------------------------------------
 
-# So frequent is none of the pairs that stand together by chance.
-CONCEPTS = ConceptConfig(min_frequency=12, min_pmi=1.0)
-FAST = TrainConfig(passes=4, batch_size=32, rank=12)
+# Without the pairs that stand together by chance.
+CONCEPTS = ConceptConfig(min_frequency=3, min_pmi=1.0, bigrams=1)
+FAST = TrainConfig(passes=6, batch_size=32)
 
 
 def city_texts(n: int, *, seed: int = 0) -> list[str]:
@@ -212,8 +214,8 @@ def city_texts(n: int, *, seed: int = 0) -> list[str]:
 
 @pytest.fixture(scope="module")
 def lens() -> Lens:
-    texts = city_texts(400)
-    return fit(texts, ToyEncoder().encode(texts), vocabulary=CONCEPTS, config=FAST, encoder=ToyEncoder())
+    texts = city_texts(600)
+    return fit(texts, ToyEncoder().encode(texts), vocabulary=CONCEPTS, config=FAST)
 
 
 def test_accuracy_of_a_concept_lens_is_span_aware(lens: Lens) -> None:
@@ -237,6 +239,20 @@ def test_accuracy_of_a_concept_lens_is_span_aware(lens: Lens) -> None:
 def test_a_concept_lens_reads_a_pair_as_one_word(lens: Lens) -> None:
     vector = ToyEncoder(noise=0.0).encode(["harbour lantern"])[0]
     assert lens.words(vector, n=1)[0].word == "harbour lantern"
+
+
+def test_training_starts_from_the_encoders_vectors_of_the_pairs_as_text() -> None:
+    class Recording(ToyEncoder):
+        heard: tuple[str, ...] = ()
+
+        def encode(self, inputs: Sequence[str], *, show_progress: bool = False) -> NDArray[np.float32]:
+            self.heard += tuple(inputs)
+            return super().encode(inputs, show_progress=show_progress)
+
+    texts, encoder = city_texts(200), Recording()
+    made = fit(texts, ToyEncoder().encode(texts), vocabulary=CONCEPTS, config=TrainConfig(passes=1), encoder=encoder)
+    assert made.config["training"]["anchor"] == "words"
+    assert "harbour lantern" in encoder.heard and encoder.heard == made.vocabulary.words
 
 
 def test_spans_are_kept_in_the_folder(lens: Lens, tmp_path: Path) -> None:
