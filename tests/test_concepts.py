@@ -111,6 +111,13 @@ def test_references_are_cut_by_the_evaluation_half_of_the_tokeniser() -> None:
     assert references.counts.toarray().tolist() == [[0, 1]] and references.n_distinct.tolist() == [2]
 
 
+def test_unknown_words_are_told_apart_from_terms_at_any_position() -> None:
+    # Most terms are outside the range, so that positions are far beyond the number of words that terms are made of.
+    vocabulary = Vocabulary((*(f"w{i}" for i in range(50)), "a b"), ngram_range=(2, 2), spans="longest")
+    text = "a b " + " ".join(f"w{i}" for i in range(50))
+    assert vocabulary.references([text]).n_distinct.tolist() == [51]
+
+
 def test_a_wrong_kind_of_spans_is_refused() -> None:
     with pytest.raises(InputError, match="spans to be all or longest, found 'short'"):
         Vocabulary(("a",), spans="short")  # type: ignore[arg-type]
