@@ -118,6 +118,7 @@ class Longest:
 
     def __init__(self, index: Mapping[str, int], ngram_range: tuple[int, int]) -> None:
         shortest, longest = ngram_range
+        self._n_terms = len(index)
         words: dict[str, int] = {}
         cut: list[tuple[int, list[int]]] = []
         for term, position in index.items():
@@ -176,7 +177,7 @@ class Longest:
         if not distinct:
             return term[known], n_known, np.empty(0, dtype=np.int64)
         # One number for each known term and each unknown word; text and number make one key.
-        number = np.where(known, term, len(self._term) + ids[places])
+        number = np.where(known, term, self._n_terms + ids[places])
         size = int(number.max(initial=0)) + 1
         # Not np.unique, which is some 20 times as slow as sorting keys that are nearly in order.
         keys = np.sort(row * size + number)
