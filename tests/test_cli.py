@@ -25,6 +25,7 @@ import fliplens.cli.encode
 import fliplens.cli.explain
 import fliplens.demo
 import fliplens.encoders
+import fliplens.kept_vectors
 from fliplens.comparison import Comparison, compare
 from fliplens.embeddings import open_embeddings
 from fliplens.encoding import encode_texts
@@ -217,7 +218,7 @@ BAD_CALLS: list[tuple[list[str], tuple[str, ...]]] = [
     (["info", "nomodel"], ("model.safetensors", "no such file")),
     (["info", "novocab"], ("vocab.json", "--vocab")),
     (["info", "cutlens"], ("model.safetensors", "truncated")),
-    (["info", "newer"], ("lens format 1 or older", "99", "upgrade")),
+    (["info", "newer"], ("lens format 2 or older", "99", "upgrade")),
     (["info", "hub:x"], ("hub:OWNER/REPO",)),
     (["explain", "absent", "a text"], ("absent", "found nothing")),
     (["evaluate", "cutlens", *EVALUATE[2:]], ("truncated",)),
@@ -865,7 +866,7 @@ class DemoEncoder(ToyEncoder):
 def demo_encoder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> DemoEncoder:
     encoder = DemoEncoder()
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(fliplens.demo, "load_encoder", lambda spec, **_: encoder)
+    monkeypatch.setattr(fliplens.kept_vectors, "load_encoder", lambda spec, **_: encoder)
 
     def sentences(n: int, *, seed: int = 0, **_: Any) -> list[str]:
         return list(dict.fromkeys(toy_texts(2 * n, seed=seed)))[:n]
@@ -912,7 +913,8 @@ def test_the_demo_measures_and_a_second_run_only_prints(
     def never(*_: Any, **__: Any) -> Any:
         raise AssertionError("a second run encodes, samples and fits nothing")
 
-    for name in ("load_encoder", "installed_sentences", "fit"):
+    monkeypatch.setattr(fliplens.kept_vectors, "load_encoder", never)
+    for name in ("installed_sentences", "fit"):
         monkeypatch.setattr(fliplens.demo, name, never)
     again = call(*DEMO)
     assert again.status == 0 and again.json == value
