@@ -56,6 +56,7 @@ def benchmarks() -> dict[str, Benchmark]:
         "objective_cuda",
         "paper_scale",
         "reading",
+        "splice",
         "training_speed",
         "tuning",
     ):

@@ -4,30 +4,33 @@ For a target y (d,), atoms D (C, d) of length 1 and a penalty λ, the weights w 
 
     P(w) = |y - Dᵀ w|² / 2 + λ · Σ_c w_c      over w ≥ 0
 
-With the residual r = y - Dᵀ w, w is optimal where no atom has a correlation D_c·r above λ and all that have a weight
-have λ. Any w tells how far it can be from the optimum: the residual, scaled down until no correlation is above λ, is a
-feasible point of the dual problem, and
+With the residual r = y - Dᵀ w, w is optimal where no atom has a correlation D_c·r above λ and all that have a
+weight have λ. Any w tells how far it can be from the optimum: the residual, scaled down until no correlation is above
+λ, is a feasible point of the dual problem, and
 
     P(w) - optimum ≤ gap = P(w) - (|y|² - |y - s·r|²) / 2,    s = min(1, λ / max_c D_c·r)
 
 How it is solved, for a block of targets at once: one matrix product gives the correlations of all atoms with all
 residuals, and with them the gaps. Targets whose gap is within the tolerance leave. To the atoms that have a weight,
-each other one adds some that violate the condition most, a few dozen in all, and the problem among these few is solved
-by block principal pivoting (Portugal, Júdice and Vicente 1994; Kim and Park 2011): guess which weights are positive,
-solve the linear equations for them by Cholesky, swap those of the wrong sign. Then the next product. P falls with
-every round, so that no set of atoms comes twice. This is the working-set method of celer and skglm, with an exact
-inner solver in place of coordinate descent, since that one works on many small problems at a time.
+each other one adds some that violate the condition most, a few dozen in all, and the problem among these few is
+solved by block principal pivoting (Portugal, Júdice and Vicente 1994; Kim and Park 2011): guess which weights are
+positive, solve the linear equations for them by Cholesky, swap those of the wrong sign. Then the next product. P
+falls with every round, so that no set of atoms comes twice. This is the working-set method of celer and skglm, with
+an exact inner solver in place of coordinate descent, since that one works on many small problems at a time.
 
 Equal atoms, and more atoms than dimensions, make singular equations: a small multiple of the identity is added, and a
 step of iterative refinement takes its effect away again. All runs in float32 on targets scaled to length 1. Those
-whose gap float32 cannot bring within the tolerance are taken up in float64.
+whose gap float32 cannot bring within the tolerance are taken up in float64, where a small problem that pivoting does
+not settle is given to a primal active-set method, one at a time (Lawson and Hanson 1974): slow, and seldom asked.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 __all__ = ["Atoms", "Solution", "non_negative_lasso"]
@@ -40,13 +43,15 @@ FIRST = 24
 NEXT = 16
 """Atoms that a round adds, at most."""
 GROUP = 16
-"""Of so many atoms the one of the highest correlation alone is looked at in a round, where there are enough groups."""
+"""Of so many atoms only the one of the highest correlation can be added in a round, if there are enough groups."""
 LEAST_GROUPS = 64
 
 MOST_ROUNDS = 500
 MOST_PIVOTS = 100
 CHANCES = 3
 """Pivots of all wrong signs that may fail to make them fewer before signs are swapped one by one."""
+STEPS = 10
+"""Steps a candidate, at most, where one weight is let go at a time."""
 LEAST = 1e-300
 
 
@@ -64,7 +69,7 @@ class _Precision:
 
 _PRECISIONS = {
     torch.float32: _Precision(ridge=1e-5, violation=1e-6, sign=1e-7),
-    torch.float64: _Precision(ridge=1e-11, violation=1e-14, sign=1e-14),
+    torch.float64: _Precision(ridge=1e-11, violation=1e-13, sign=1e-13),
 }
 
 
@@ -152,8 +157,7 @@ def non_negative_lasso(targets: Tensor, penalties: Tensor, atoms: Atoms, *, tole
         tolerance: how large the duality gap may be, as a share of P(w).
 
     Returns:
-        The solution in float32. Its objective and gap are those of the weights before they were rounded to it, which
-        adds some 1e-7 to the gap.
+        The solution in float32. Its objective and gap are those of the weights before they are rounded to it.
     """
     # No atom has a correlation above 1, but for rounding: whatever is above 2 leaves nothing, and may overflow.
     penalties = penalties.clamp_max(2.0)
@@ -178,7 +182,8 @@ def _solve(
     rows, limits = atoms.of(dtype), _PRECISIONS[dtype]
     start = start or Solution.empty(n, 0, unused, dtype)
     live, columns, weights, before = torch.arange(n), start.columns, start.weights, start.rounds
-    failed = torch.zeros(n, dtype=torch.bool)
+    failed, careful = torch.zeros(n, dtype=torch.bool), torch.zeros(n, dtype=torch.bool)
+    least = torch.full((n,), torch.inf, dtype=torch.float64)
     residuals = _residuals(targets, columns, weights, rows)
     buffer = torch.empty(n, len(rows), dtype=dtype)
     left: list[tuple[Tensor, Solution]] = []
@@ -189,20 +194,24 @@ def _solve(
         correlations.scatter_(1, columns, -torch.inf)
         picked, values = _pick(correlations, atoms.group, NEXT if number else FIRST)
         new = values > (penalties + limits.violation)[:, None]
-        stuck = ~new.any(dim=1)
         if number == 0:
-            # A start from the other precision is solved again, be it with no other atoms.
-            stuck &= (columns == unused).all(dim=1)
-        leaves = (gap <= tolerance) | failed | stuck | (number == MOST_ROUNDS)
+            # Nothing has a weight and nothing is to get one; a start from float32 is solved again in any case.
+            idle = ~(new.any(dim=1) | (columns != unused).any(dim=1))
+        else:
+            # Rounding hides what is left to gain, or has the same atoms come and go.
+            idle = ~new.any(dim=1) | (objective >= least)
+        hopeless = idle & careful if dtype == torch.float64 and number else idle
+        least, careful = torch.minimum(objective, least), careful | idle
+        leaves = (gap <= tolerance) | failed | hopeless | (number == MOST_ROUNDS)
         if bool(leaves.any()):
             done = Solution(columns[leaves], weights[leaves], objective[leaves], gap[leaves], before[leaves] + number)
             left.append((live[leaves], done))
             stays = (~leaves).nonzero()[:, 0]
             if not len(stays):
                 break
-            live, targets, penalties, columns, weights, before, picked, new = (
+            live, targets, penalties, columns, weights, before, picked, new, least, careful = (
                 one.index_select(0, stays)
-                for one in (live, targets, penalties, columns, weights, before, picked, new)
+                for one in (live, targets, penalties, columns, weights, before, picked, new, least, careful)
             )
         columns = torch.cat([columns, torch.where(new, picked, unused)], dim=1)
         weights = torch.cat([weights, weights.new_zeros(new.shape)], dim=1)
@@ -215,7 +224,11 @@ def _solve(
             chosen = rows.index_select(0, columns[part, :places].view(-1)).view(len(part), places, -1)
             target = targets[part]
             linear = torch.bmm(chosen, target[:, :, None])[:, :, 0] - penalties[part, None].to(dtype)
-            found, solved = _pivot(torch.bmm(chosen, chosen.mT), linear, weights[part, :places], limits)
+            gram, first = torch.bmm(chosen, chosen.mT), weights[part, :places]
+            found, solved = _pivot(gram, linear, first, limits)
+            if dtype == torch.float64:
+                for row in (careful[part] | ~solved).nonzero()[:, 0].tolist():
+                    found[row], solved[row] = _descend(gram[row], linear[row], first[row], limits)
             weights[part, :places] = found
             residuals[part] = target - torch.bmm(found[:, None, :], chosen)[:, 0]
             failed[part] = ~solved
@@ -238,9 +251,7 @@ def _residuals(targets: Tensor, columns: Tensor, weights: Tensor, rows: Tensor) 
 
 
 def _moved_up(columns: Tensor, weights: Tensor, kept: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return columns and weights with the kept places first, in order, no more places than any target keeps, and
-    how many it keeps, (n,).
-    """
+    """Return columns and weights with the kept places first, as many as any target keeps, and how many each keeps."""
     counts = kept.sum(dim=1)
     order = kept.to(torch.int8).argsort(dim=1, descending=True, stable=True)[:, : int(counts.max())]
     return columns.gather(1, order), weights.gather(1, order), counts
@@ -284,7 +295,7 @@ def _pivot(gram: Tensor, linear: Tensor, start: Tensor, limits: _Precision) -> t
     """Return the w ≥ 0 of minimal w·G·w / 2 - w·b for each of some small problems, and whether it was found.
 
     Args:
-        gram: G (rows, k, k), positive semi-definite with a diagonal of ones and zeros; its memory is used.
+        gram: G (rows, k, k), positive semi-definite with a diagonal of ones and zeros; the ridge is added in place.
         linear: b (rows, k); below 0 where the diagonal is zero.
         start: weights that tell the first guess of those that are positive, (rows, k). Where no solution is found
             they are returned.
@@ -329,6 +340,59 @@ def _pivot(gram: Tensor, linear: Tensor, start: Tensor, limits: _Precision) -> t
             one.index_select(0, stays) for one in (live, gram, linear, positive, fewest, chances)
         )
     return found, solved
+
+
+def _descend(gram: Tensor, linear: Tensor, start: Tensor, limits: _Precision) -> tuple[Tensor, bool]:
+    """Return the same for one small problem in float64, by steps that never raise the objective.
+
+    One weight after the other is let go from zero, the one of the steepest slope; then all that are not zero go to
+    where their equations are solved, or as far as none of them falls below zero, which stays there.
+
+    Args:
+        gram: G (k, k) with the ridge.
+        linear: b (k,).
+        start: weights to begin with, (k,).
+        limits: of the precision.
+
+    Returns:
+        w (k,), and whether no slope is left.
+    """
+    G, b, w = gram.numpy(), linear.numpy(), start.numpy().copy()
+    free, barred = w > 0, np.zeros(len(w), dtype=np.bool_)
+    best = 0
+    for step in range(STEPS * len(w)):
+        free = _to_the_minimum(G, b, w, free)
+        # What rounding lets fall below zero at once is not tried again before something else has moved.
+        if step and not free[best]:
+            barred[best] = True
+        else:
+            barred[:] = False
+        slopes = np.where(free | barred, -np.inf, b - G @ w)
+        best = int(slopes.argmax())
+        if slopes[best] <= limits.sign:
+            return torch.from_numpy(w), True
+        free[best] = True
+    return torch.from_numpy(w), False
+
+
+def _to_the_minimum(
+    G: NDArray[np.float64], b: NDArray[np.float64], w: NDArray[np.float64], free: NDArray[np.bool_]
+) -> NDArray[np.bool_]:
+    """Move the free weights, in place, to where the objective is least; return those that are then above zero."""
+    free = free.copy()
+    while free.any():
+        goal = np.linalg.solve(G[np.ix_(free, free)], b[free])
+        held = w[free]
+        if (goal > 0).all():
+            w[free] = goal
+            break
+        with np.errstate(divide="ignore", invalid="ignore"):
+            reach = np.where(goal > 0, np.inf, np.nan_to_num(held / (held - goal)))
+        held = held + reach.min() * (goal - held)
+        held[reach == reach.min()] = 0.0
+        w[free] = np.maximum(held, 0.0)
+        free = w > 0
+    return free
 
 
 def _times(matrices: Tensor, vectors: Tensor) -> Tensor:

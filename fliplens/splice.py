@@ -104,8 +104,9 @@ class Decomposition:
     """(n,): what was minimised."""
 
     gap: NDArray[np.float64]
-    """(n,): a bound on how far the objective is above its minimum, as a share of it: the duality gap, as seen in the
-    precision that was worked in (float32's own error is some 1e-6)."""
+    """(n,): a bound on how far the objective is above its minimum, as a share of it: the duality gap. Rounding
+    moves it by some 1e-7 · |y| / (d · penalty), in what is worked in and as weights become float32, and the objective
+    itself by the square of that alone."""
 
     rounds: NDArray[np.int32]
     """(n,): how often the problem among a few concepts was solved; one product with the dictionary more."""
@@ -183,8 +184,8 @@ def decompose(
         dictionary: D.
         penalty: above 0, scikit-learn's alpha. At max_c D_c·y / d and above, no concept is left.
         mean: (d,), taken off the normalised vectors, which are then normalised again; None takes them as they are.
-        tolerance: how far the objective may be above its minimum, as a share of it. Weights are float32, which adds
-            some 1e-7.
+        tolerance: how far the objective may be above its minimum, as a share of it; float32 does for the usual
+            penalties down to some 1e-6, and float64 takes longer.
         block_rows: vectors that are worked on together; memory is some 5 · block_rows · C bytes. None chooses.
 
     Raises:
