@@ -248,7 +248,7 @@ class TransformersTagger:
         kind = "O"
         number = 0
         for token in tokens:
-            if not text[token.start : token.end].strip():
+            if _says_nothing(text, token):
                 continue
             while number < len(pieces) and pieces[number][1] <= token.start:
                 number += 1
@@ -268,6 +268,13 @@ class TransformersTagger:
                 name = (name[0] if name is not None else pieces[number][0], pieces[number][1])
         if name is not None:
             yield name
+
+
+def _says_nothing(text: str, token: _Token) -> bool:
+    """Tell whether a token is white space, or an apostrophe inside a word, which no name ends at."""
+    shown = text[token.start : token.end].strip()
+    inside = text[token.start - 1 : token.start].isalnum() and text[token.end : token.end + 1].isalnum()
+    return not shown or (inside and _APOSTROPHES.fullmatch(shown) is not None)
 
 
 def _pieces(text: str) -> list[tuple[int, int]]:
