@@ -243,10 +243,9 @@ class TransformersTagger:
     def _names(self, text: str, tokens: Sequence[_Token]) -> Iterator[tuple[int, int]]:
         """Yield start and end of each name."""
         pieces = _pieces(text)
-        piece, labelled = -1, ("", "O")
         name: tuple[int, int] | None = None
         kind = "O"
-        number = 0
+        number, piece = 0, -1
         for token in tokens:
             if _says_nothing(text, token):
                 continue
@@ -256,10 +255,9 @@ class TransformersTagger:
             if inside and number == piece:
                 # Of a word only the first token has a say.
                 continue
-            labelled = self._labels[token.label]
             if inside:
                 piece = number
-            begins, this = labelled
+            begins, this = self._labels[token.label]
             if name is not None and (this != kind or begins == "B"):
                 yield name
                 name = None
