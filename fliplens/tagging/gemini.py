@@ -109,6 +109,8 @@ class GeminiTagger:
         self._key = _key()
         options = types.HttpOptions(
             base_url=base_url,
+            # Where system instructions and response schemas were first, and the aliases of models are alone.
+            api_version="v1beta",
             timeout=int(1000 * timeout),
             retry_options=types.HttpRetryOptions(
                 attempts=attempts,
@@ -223,7 +225,7 @@ class GeminiTagger:
                 return self._client.models.generate_content(model=self.model, contents=contents, config=self._config)
             except errors.APIError as error:
                 raise self._refused(error) from None
-            except (errors.UnknownApiResponseError, ValidationError):
+            except (errors.UnknownApiResponseError, ValidationError, json.JSONDecodeError, RecursionError):
                 reason = "something else than the API's JSON"
             except Exception as error:  # of either of the HTTP libraries that the client may use
                 kinds = {f"{kind.__module__.partition('.')[0]}.{kind.__name__}" for kind in type(error).__mro__}
