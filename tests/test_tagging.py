@@ -70,7 +70,8 @@ def lines_of(path: Path) -> list[dict[str, object]]:
 
 def vocabulary_of(texts: Sequence[str]) -> Vocabulary:
     tokeniser = Tokeniser()
-    return Vocabulary(sorted({term for text in texts for term in tokeniser.terms(text)}), tokeniser=tokeniser)
+    terms = {term for text in texts for term in tokeniser.terms(text)}
+    return Vocabulary(tuple(sorted(terms)), tokeniser=tokeniser)
 
 
 # Words and their places -----------------------------------------------------------------------------------------
@@ -388,7 +389,7 @@ def test_answers_that_are_no_names_are_refused(tmp_path: Path) -> None:
     with pytest.raises(FliplensError, match="list of names for each of 2 texts"):
         tag_texts(TEXTS, Short(ANSWERS), tmp_path / "names.jsonl")
     with pytest.raises(FliplensError, match="something else in them"):
-        tag_texts(["Ann"], Listed({"Ann": [3]}), tmp_path / "x.jsonl")  # type: ignore[dict-item]
+        tag_texts(["Ann"], Listed({"Ann": [3]}), tmp_path / "x.jsonl")  # type: ignore[list-item]
 
 
 @pytest.mark.parametrize(

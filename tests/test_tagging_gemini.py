@@ -306,7 +306,12 @@ def test_a_wrong_key_or_model_is_the_callers_fault(server: Server, trouble: Answ
 
 def test_a_server_that_is_not_there_or_does_not_answer(server: Server) -> None:
     silent = threading.Event()
-    server.always = lambda handler, texts: [silent.wait(5), cut(handler, texts)][1]
+
+    def mute(handler: BaseHTTPRequestHandler, texts: list[str]) -> None:
+        silent.wait(5)
+        cut(handler, texts)
+
+    server.always = mute
     with pytest.raises(FliplensError, match="could not reach"):
         tagger_at(server, attempts=2, timeout=0.2).tag(["Ann"])
     assert len(server.texts) == 2
@@ -341,7 +346,7 @@ def test_a_job_that_breaks_off_goes_on_with_the_next_call(server: Server, tmp_pa
     ],
 )
 def test_a_call_that_cannot_be_made_is_told(
-    monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], options: dict[str, str], message: str
+    monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], options: dict[str, Any], message: str
 ) -> None:
     for name in ("GEMINI_API_KEY", "GOOGLE_API_KEY"):
         monkeypatch.delenv(name, raising=False)

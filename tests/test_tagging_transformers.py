@@ -329,7 +329,7 @@ def test_a_folder_without_a_model_and_a_missing_extra_are_told(
 ) -> None:
     with pytest.raises(InputError, match=r"found no config\.json"):
         loaded(tmp_path)
-    monkeypatch.setattr(adapter.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(adapter, "find_spec", lambda name: None)
     with pytest.raises(MissingExtraError, match=r"pip install 'fliplens\[transformers\]'"):
         loaded(tmp_path)
 

@@ -8,8 +8,8 @@ each token's label comes from the window in which it has more text around it.
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Iterator, Mapping, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -47,7 +47,7 @@ def load(
         MissingExtraError: transformers is not installed.
         FliplensError: the Hub could not be reached, or the files do not load.
     """
-    if importlib.util.find_spec("transformers") is None:
+    if find_spec("transformers") is None:
         raise MissingExtraError("a tagger of transformers", "transformers")
     folder = Path(model).expanduser()
     if folder.is_dir():
@@ -304,8 +304,8 @@ def _window(model: Any, tokenizer: Any) -> int:
     if 0 < tokenizer.model_max_length < 1_000_000:
         limits.append(int(tokenizer.model_max_length))
     for module in model.modules():
-        table = getattr(module, "position_embeddings", None)
-        if isinstance(getattr(table, "num_embeddings", None), int):
+        table: Any = getattr(module, "position_embeddings", None)
+        if table is not None and isinstance(getattr(table, "num_embeddings", None), int):
             # RoBERTa and its kin count positions from behind that of padding.
             padding = table.padding_idx
             limits.append(table.num_embeddings - (0 if padding is None else padding + 1))
