@@ -104,7 +104,8 @@ def names_in(text: str, names: Iterable[str]) -> tuple[list[str], int]:
         words = words_of(text) if words is None else words
         place = _find(text, words, terms)
         if place is not None:
-            found.setdefault(tuple(_TOKENISER.terms(text[place[0] : place[1]])), text[place[0] : place[1]])
+            held = text[place[0] : place[1]]
+            found.setdefault(tuple(terms if held == name else _TOKENISER.terms(held)), held)
         elif (whole := _held_unspaced(text, name)) is not None:
             found.setdefault(tuple(terms), whole)
         else:
