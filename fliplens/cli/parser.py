@@ -67,6 +67,7 @@ def build_parser() -> OneLineParser:
     _explain(commands, common)
     _info(commands, common)
     _study(commands, common)
+    _tag(commands, common)
     return parser
 
 
@@ -297,3 +298,38 @@ def _study(commands: Commands, common: OneLineParser) -> None:
     study.add_argument("--data", metavar="DIR", help="where the config's paths are looked up (default: beside it)")
     study.add_argument("--json", action="store_true", help="print tables and findings as one JSON document")
     study.set_defaults(run=_lazily("study"))
+
+
+def _tag(commands: Commands, common: OneLineParser) -> None:
+    tag = commands.add_parser(
+        "tag",
+        parents=[common],
+        help="named entities of text, as evaluate --entities reads them; resumable",
+        description="Find the named entities of a text file, one sentence a line, and write them as JSON lines. Run "
+        "the same command again to finish a killed job.",
+    )
+    tag.add_argument("texts", metavar="TEXTS", help="a text file, one sentence a line")
+    tag.add_argument("-o", "--output", required=True, metavar="OUT.jsonl", help="the file to write")
+    tag.add_argument(
+        "--by",
+        required=True,
+        metavar="TAGGER",
+        help="gazetteer:FILE (names, one a line), transformers:PATH_OR_HUB_ID[@REVISION], gemini[:MODEL] "
+        "(key in GEMINI_API_KEY or GOOGLE_API_KEY; default: gemini-2.5-flash-lite)",
+    )
+    tag.add_argument(
+        "--match-case", action="store_true", help="of a gazetteer: ask for its capital letters (Rose, not rose)"
+    )
+    tag.add_argument(
+        "--labels", metavar="PER,ORG,...", help="of a transformers model: which labels count (default: all but O)"
+    )
+    tag.add_argument(
+        "--batch-size",
+        type=int,
+        metavar="N",
+        help="windows of text a batch (transformers, default: 32), or sentences a call (gemini, default: 50)",
+    )
+    tag.add_argument("--base-url", metavar="URL", help="of gemini: another server than Google's, a proxy say")
+    tag.add_argument("--overwrite", action="store_true", help="replace what another job left at OUT.jsonl")
+    tag.add_argument("--json", action="store_true", help="print one JSON document")
+    tag.set_defaults(run=_lazily("tag"))

@@ -5,19 +5,16 @@ Loading is quiet, keeps the caller's random state, and says in one line what wen
 
 from __future__ import annotations
 
-import contextlib
 import importlib.util
-import logging
 import warnings
-from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from fliplens.devices import multiplies_bfloat16, resolve_device
 from fliplens.encoders.sentence_transformers import SentenceTransformersEncoder
 from fliplens.errors import FliplensError, FliplensWarning, InputError, MissingExtraError
-from fliplens.files import sha256_of_file, sha256_of_lines
+from fliplens.files import sha256_of_file
+from fliplens.pretrained import commit_of, load_error, quiet, revision_of
 
 __all__ = ["MINILM_SHA256", "load", "load_labse", "load_minilm"]
 
@@ -111,7 +108,7 @@ def load(
             batch_size=batch_size,
             precision=precision,
         )
-        encoder.revision = _revision_of(folder)
+        encoder.revision = revision_of(folder)
         return encoder
     name, _, revision = model.partition("@")
     if not name or name.count("/") > 1 or name[0] in "./~" or "\\" in name or folder.exists():
@@ -125,14 +122,6 @@ def load(
         batch_size=batch_size,
         precision=precision,
     )
-
-
-def _revision_of(folder: Path) -> str | None:
-    """Return an identity of a model folder's weights, so that vectors of retrained ones are not taken for its own."""
-    weights = sorted(path for path in folder.rglob("*") if path.suffix in (".safetensors", ".bin") and path.is_file())
-    if not weights:
-        return None
-    return f"sha256:{sha256_of_lines(sha256_of_file(path) for path in weights)}"
 
 
 def _load(
@@ -158,12 +147,12 @@ def _load(
     if precision == "auto":
         precision = "bfloat16" if multiplies_bfloat16(where.type) else "float32"
     # Layers that a model does not use are drawn at random while it loads: the caller's random state is kept.
-    with _quiet(), torch.random.fork_rng(devices=[]):
+    with quiet(), torch.random.fork_rng(devices=[]):
         try:
             model = SentenceTransformer(source, device=place, revision=revision)
             averaged = not is_sentence_transformer_model(source, revision=revision)
         except Exception as error:  # whatever the model's files and the network make these libraries raise
-            raise _load_error(source, revision, error) from error
+            raise load_error("a sentence-transformers model", "st:PATH", source, revision, error) from error
     if averaged:
         warnings.warn(
             f"{name} is a transformer without a sentence embedding of its own: the mean of its token vectors is used",
@@ -174,49 +163,11 @@ def _load(
         model,
         spec=spec,
         name=name,
-        revision=None if Path(source).is_dir() else (_commit(model) or revision),
+        revision=None if Path(source).is_dir() else (commit_of(model) or revision),
         language=language,
         batch_size=batch_size,
         precision=precision,
     )
-
-
-def _load_error(source: str, revision: str | None, error: Exception) -> FliplensError:
-    """Return the exception that says, in one line, why a model did not load and what to do."""
-    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
-
-    reason = (str(error).strip().splitlines() or [""])[0].strip() or type(error).__name__
-    if Path(source).is_dir():
-        return FliplensError(f"expected a sentence-transformers model in {source}, could not load it ({reason})")
-    causes: list[BaseException] = [error]
-    while (cause := causes[-1].__cause__ or causes[-1].__context__) is not None and cause not in causes:
-        causes.append(cause)
-    for cause in causes:
-        if isinstance(cause, GatedRepoError):
-            return InputError(
-                f"the model {source} asks for its terms to be accepted: accept them on its page on the Hugging Face "
-                "Hub, then hf auth login"
-            )
-        if isinstance(cause, RevisionNotFoundError):
-            return InputError(f"expected the revision {revision} of {source} on the Hugging Face Hub, found none")
-        if isinstance(cause, RepositoryNotFoundError):
-            return InputError(
-                f"expected a model {source} on the Hugging Face Hub, found none (or none that you may read): check "
-                "the name, or hf auth login for a private one"
-            )
-    return FliplensError(
-        f"could not load {source} from the Hugging Face Hub ({reason}): check the name and the connection, or "
-        "download the model where there is one and name its folder as st:PATH"
-    )
-
-
-def _commit(model: Any) -> str | None:
-    """Return the Hub commit that a model's weights came from, if transformers kept it."""
-    for module in model.modules():
-        commit = getattr(getattr(module, "config", None), "_commit_hash", None)
-        if isinstance(commit, str):
-            return commit
-    return None
 
 
 def _minilm_folder() -> Path | None:
@@ -225,25 +176,3 @@ def _minilm_folder() -> Path | None:
     if spec is None or spec.origin is None:
         return None
     return Path(spec.origin).parent / "model"
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Silence the bars, log lines and warnings with which models are loaded; leave all as it was."""
-    from transformers.utils import logging as transformers_logging
-
-    loggers = [logging.getLogger(name) for name in ("transformers", "sentence_transformers", "huggingface_hub")]
-    levels = [logger.level for logger in loggers]
-    bars = transformers_logging.is_progress_bar_enabled()
-    transformers_logging.disable_progress_bar()
-    for logger in loggers:
-        logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
-        if bars:
-            transformers_logging.enable_progress_bar()

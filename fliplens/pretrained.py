@@ -1,0 +1,91 @@
+"""Pretrained models from folders and the Hugging Face Hub: loading quietly, errors of one line, identities."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from fliplens.errors import FliplensError, InputError
+from fliplens.files import sha256_of_file, sha256_of_lines
+
+__all__ = ["commit_of", "load_error", "quiet", "revision_of"]
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Silence the bars, log lines and warnings with which models are loaded; leave all as it was."""
+    from transformers.utils import logging as transformers_logging
+
+    loggers = [logging.getLogger(name) for name in ("transformers", "sentence_transformers", "huggingface_hub")]
+    levels = [logger.level for logger in loggers]
+    bars = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.disable_progress_bar()
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+        if bars:
+            transformers_logging.enable_progress_bar()
+
+
+def revision_of(folder: Path) -> str | None:
+    """Return an identity of a model folder's weights, so that work of retrained ones is not taken for its own."""
+    weights = sorted(path for path in folder.rglob("*") if path.suffix in (".safetensors", ".bin") and path.is_file())
+    if not weights:
+        return None
+    return f"sha256:{sha256_of_lines(sha256_of_file(path) for path in weights)}"
+
+
+def commit_of(model: Any) -> str | None:
+    """Return the Hub commit that a model's weights came from, if transformers kept it."""
+    for module in model.modules():
+        commit = getattr(getattr(module, "config", None), "_commit_hash", None)
+        if isinstance(commit, str):
+            return commit
+    return None
+
+
+def load_error(what: str, spec: str, source: str, revision: str | None, error: Exception) -> FliplensError:
+    """Return the exception that says, in one line, why a model did not load and what to do.
+
+    Args:
+        what: the kind of model that was expected, with its article.
+        spec: how a folder of such a model is named in a call.
+        source: the folder or Hub id.
+        revision: the branch, tag or commit that was asked for.
+        error: what the loading library raised.
+    """
+    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
+
+    reason = (str(error).strip().splitlines() or [""])[0].strip() or type(error).__name__
+    if Path(source).is_dir():
+        return FliplensError(f"expected {what} in {source}, could not load it ({reason})")
+    causes: list[BaseException] = [error]
+    while (cause := causes[-1].__cause__ or causes[-1].__context__) is not None and cause not in causes:
+        causes.append(cause)
+    for cause in causes:
+        if isinstance(cause, GatedRepoError):
+            return InputError(
+                f"the model {source} asks for its terms to be accepted: accept them on its page on the Hugging Face "
+                "Hub, then hf auth login"
+            )
+        if isinstance(cause, RevisionNotFoundError):
+            return InputError(f"expected the revision {revision} of {source} on the Hugging Face Hub, found none")
+        if isinstance(cause, RepositoryNotFoundError):
+            return InputError(
+                f"expected a model {source} on the Hugging Face Hub, found none (or none that you may read): check "
+                "the name, or hf auth login for a private one"
+            )
+    return FliplensError(
+        f"could not load {source} from the Hugging Face Hub ({reason}): check the name and the connection, or "
+        f"download the model where there is one and name its folder as {spec}"
+    )
