@@ -41,12 +41,12 @@ and `ngram_range`: `min_frequency` (20), `min_pmi` (1.5, natural logarithm), `un
 `model` says what is made: `flip` (a lens, the default), `lip` (the same with `rank=full`), or what a lens is compared
 with, each with settings of its own. What is left open is chosen on the dev rows.
 
-| model | what it is | settings |
-|---|---|---|
-| `frequency` | the most frequent words, whatever the vector | |
-| `ridge` | ridge regression in closed form | `ridge`, in mean variances of a dimension; `power` of the word frequency that scores are divided by |
-| `probe` | the lens with a hidden layer beside it | `hidden` (1024), and those of the recipe |
-| `splice` | SpLiCE, a sparse non-negative sum of concept vectors | `penalty`, scikit-learn's alpha; `dictionary` (auto, words, sentences) |
+- `frequency`: the most frequent words, whatever the vector.
+- `ridge`: ridge regression in closed form. `ridge`, in mean variances of a dimension; `power` of the word frequency
+  that scores are divided by.
+- `probe`: the lens with a hidden layer beside it. `hidden` (1024), and the settings of the recipe.
+- `splice`: SpLiCE, a sparse non-negative sum of concept vectors. `penalty`, scikit-learn's alpha; `dictionary` (auto,
+  words, sentences).
 
 `shuffled=true` fits the control: a lens on vectors that belong to other sentences, which must read no more than the
 most frequent words. Settings of the recipe:
