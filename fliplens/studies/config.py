@@ -2,7 +2,7 @@
 
 ```yaml
 title: Rank and factorisation            # optional
-encoders: [minilm]                       # specs; the first is the study's encoder where only one is wanted
+encoders: [minilm]                       # specs, or {label: spec}; the first counts where only one is wanted
 corpora:
   english:                               # any name
     train:
@@ -19,7 +19,8 @@ ranks: [full, 384, 256, 128]             # what this study varies
 ```
 
 Paths are looked up in the folder of the data, by default that of the file. A side without `embeddings` is encoded;
-`embeddings` may also be a mapping from encoder specs to paths.
+`embeddings` may also be a mapping from the encoders' labels to paths. An encoder that no spec reaches from here can take
+part by such files alone: its lenses then start from sentence means.
 """
 
 from __future__ import annotations
@@ -89,7 +90,8 @@ class StudyConfig:
     """The settings that all studies share, and those of one study."""
 
     title: str | None
-    encoders: tuple[str, ...]
+    encoders: Mapping[str, str]
+    """Label → spec. A label whose spec names no encoder stands for vectors that are there already."""
     corpora: Mapping[str, Corpus]
     settings: Mapping[str, Any]
     """Vocabulary and recipe, by the names that `fliplens fit` has for them; checked."""
@@ -110,18 +112,23 @@ class StudyConfig:
         own = read_located(path)
         own.only(*COMMON, *names)
         title = own.get("title")
-        encoders = own.need("encoders", "specs of encoders, such as [minilm]").list()
+        encoders = _encoders(own.need("encoders", "specs of encoders, such as [minilm]"))
         corpora = own.need("corpora", "corpora by name")
         found = {name: _corpus(name, one) for name, one in corpora.items()}
         if not found or not encoders:
             corpora.fail("at least one corpus and one encoder", "none")
         return cls(
             title=None if title is None else title.text(),
-            encoders=tuple(one.text() for one in encoders),
+            encoders=encoders,
             corpora=found,
             settings=_settings(own),
             own=own,
         )
+
+    @property
+    def encoder(self) -> str:
+        """The label of the first encoder: the study's, where only one is wanted."""
+        return next(iter(self.encoders))
 
     def corpus(self, wanted: Located | None) -> Corpus:
         """Return the corpus that a setting names; without it the only one there is.
@@ -136,6 +143,13 @@ class StudyConfig:
         if len(self.corpora) > 1:
             self.own.fail(f"corpus, one of {', '.join(self.corpora)}", "none")
         return next(iter(self.corpora.values()))
+
+
+def _encoders(place: Located) -> dict[str, str]:
+    """Return label → spec, from a mapping or from a list of specs that are their own labels."""
+    if isinstance(place.value, dict):
+        return {label: one.text() for label, one in place.items()}
+    return {one.text(): one.text() for one in place.list()}
 
 
 def _corpus(name: str, place: Located) -> Corpus:

@@ -23,7 +23,7 @@ POSITIONS = {"with_prior": "with the prior", "without_prior": "prior removed"}
 
 def _plan(config: StudyConfig) -> Plan:
     sides = Sides.of(config)
-    fittings = {"flip": Fitting(sides.words, sides.primary, sides.paired, config.encoders[0])}
+    fittings = {"flip": Fitting(sides.words, sides.primary, sides.paired, config.encoder)}
     return Plan(fittings, {"flip": Evaluating("flip", sides.words, sides.views, entities=True)})
 
 

@@ -52,7 +52,7 @@ def _yardsticks(config: StudyConfig) -> list[str]:
 
 def _plan(config: StudyConfig) -> Plan:
     sides = Sides.of(config)
-    encoder = config.encoders[0]
+    encoder = config.encoder
     fittings = {
         name: Fitting(sides.words, sides.primary, sides.paired, encoder, recipe={"rank": rank})
         for name, rank in _ranks(config).items()

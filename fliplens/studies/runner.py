@@ -205,18 +205,30 @@ class Runner:
             return _Loaded(embeddings, _digest(hashes))
         texts = self.texts(split, view)
         place = self._place(encoder, texts)
-        return _Loaded(self._encoder(encoder).vectors(texts, place), place.stem)
+        made = self._at(side.place, lambda: self._encoder(encoder))
+        return _Loaded(made.vectors(texts, place), place.stem)
+
+    def _anchor(self, label: str) -> KeptEncoder | None:
+        """Return the encoder for the vectors of words; None where only its vectors are there."""
+        try:
+            return self._encoder(label)
+        except InputError:
+            return None
 
     def _place(self, encoder: str, texts: Sequence[str]) -> Path:
         """Return the file for the vectors of some texts by one encoder."""
-        key = _digest({"texts": sha256_of_lines(texts), "encoder": encoder})
+        key = _digest({"texts": sha256_of_lines(texts), "encoder": self.config.encoders[encoder]})
         return self.out / "vectors" / f"{key}.npy"
 
-    def _encoder(self, spec: str) -> KeptEncoder:
-        if spec not in self._encoders:
-            place = partial(self._place, spec)
-            self._encoders[spec] = KeptEncoder(spec, place, device=self.device, show_progress=self.show)
-        return self._encoders[spec]
+    def _encoder(self, label: str) -> KeptEncoder:
+        if label not in self._encoders:
+            self._encoders[label] = KeptEncoder(
+                self.config.encoders[label],
+                partial(self._place, label),
+                device=self.device,
+                show_progress=self.show,
+            )
+        return self._encoders[label]
 
     # Models ----------------------------------------------------------------------------------------------------
 
@@ -239,7 +251,7 @@ class Runner:
             settings = self._settings(fitting)
             content: dict[str, Any] = {
                 "version": KEY_VERSION,
-                "encoder": fitting.encoder,
+                "encoder": self.config.encoders[fitting.encoder],
                 "vocabulary": settings.vocabulary.to_json(),
                 "model": [settings.model, settings.shuffled, repr(settings.baseline)],
                 "recipe": settings.train.to_json(),
@@ -292,7 +304,7 @@ class Runner:
             dev_texts=None if dev is None else dev["texts"],
             dev_embeddings=vectors(dev, "primary"),
             dev_paired=vectors(dev, "paired"),
-            encoder=self._encoder(fitting.encoder),
+            encoder=self._anchor(fitting.encoder),
             device=self.device,
             show_progress=self.show,
             checkpoint=checkpoint,

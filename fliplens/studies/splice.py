@@ -26,7 +26,7 @@ def _plan(config: StudyConfig) -> Plan:
             f"expected concepts: true in the vocabulary of a splice study, found no concepts in {config.own.file}"
         )
     sides = Sides.of(config)
-    encoder = config.encoders[0]
+    encoder = config.encoder
     fittings = {
         "splice": Fitting(sides.words, sides.primary, sides.paired, encoder, model="splice"),
         "flip": Fitting(sides.words, sides.primary, sides.paired, encoder),

@@ -35,7 +35,7 @@ def _plan(config: StudyConfig) -> Plan:
     if "dev" not in corpus.splits:
         corpus.place.fail("dev sentences to choose by", "none")
     fittings = {
-        name: Fitting(sides.words, sides.primary, sides.paired, config.encoders[0], recipe=recipe)
+        name: Fitting(sides.words, sides.primary, sides.paired, config.encoder, recipe=recipe)
         for name, recipe in _cases(config).items()
     }
     return Plan(

@@ -42,7 +42,7 @@ def _corpora(config: StudyConfig) -> Mapping[str, Corpus]:
 
 
 def _plan(config: StudyConfig) -> Plan:
-    encoder = config.encoders[0]
+    encoder = config.encoder
     fittings: dict[str, Fitting] = {}
     measurements: dict[str, Measurement] = {}
     for corpus, views in _views(config).items():

@@ -23,7 +23,7 @@ def _cases(kind: str, config: StudyConfig) -> dict[str, tuple[tuple[View, View],
     """Return label → two sides and encoder: a row of the table each."""
     corpora = {name: two_sides(corpus, config) for name, corpus in config.corpora.items()}
     if kind == "vocabulary":
-        return {name: (views, config.encoders[0]) for name, views in corpora.items()}
+        return {name: (views, config.encoder) for name, views in corpora.items()}
     several = len(corpora) > 1
     return {
         f"{encoder}, {name}" if several else encoder: (views, encoder)
