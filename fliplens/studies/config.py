@@ -18,9 +18,10 @@ train: {seed: 0}                         # likewise
 ranks: [full, 384, 256, 128]             # what this study varies
 ```
 
-Paths are looked up in the folder of the data, by default that of the file. A side without `embeddings` is encoded;
-`embeddings` may also be a mapping from the encoders' labels to paths. An encoder that no spec reaches from here can take
-part by such files alone: its lenses then start from sentence means.
+Paths are looked up in the folder of the data, by default that of the file, and then in the working folder. A side
+without `embeddings` is encoded; `embeddings` may also be a mapping from the encoders' labels to paths. An encoder that no spec reaches from here can
+take part by such files alone: its lenses then start from sentence means. `rows: [0, 30000]` in a split takes these
+rows of its files (from 0, the last one left out).
 """
 
 from __future__ import annotations
@@ -63,7 +64,10 @@ class Split:
     name: str
     sides: Mapping[str, Side]
     entities: Located | None
+    """The file of their named entities."""
     place: Located
+    rows: tuple[int, int] | None = None
+    """Of all its files: the first row that counts, and the first that does not any more; None: all rows."""
 
     def side(self, name: str, wanted_by: Located) -> Side:
         """Return a side.
@@ -162,7 +166,7 @@ def _corpus(name: str, place: Located) -> Corpus:
 def _split(name: str, place: Located) -> Split:
     sides = {}
     for side, one in place.items():
-        if side == "entities":
+        if side in ("entities", "rows"):
             continue
         one.only("texts", "embeddings")
         texts, embeddings = one.get("texts"), one.get("embeddings")
@@ -176,7 +180,20 @@ def _split(name: str, place: Located) -> Split:
         sides[side] = Side(side, texts, by_encoder, one)
     if not sides:
         place.fail("at least one side", "none")
-    return Split(name, sides, place.get("entities"), place)
+    rows, entities = _rows(place.get("rows")), place.get("entities")
+    if rows is not None and entities is not None:
+        entities.fail("no entities beside rows, as their line numbers count the whole file")
+    return Split(name, sides, entities, place, rows)
+
+
+def _rows(place: Located | None) -> tuple[int, int] | None:
+    if place is None:
+        return None
+    value = place.plain()
+    whole = isinstance(value, list) and len(value) == 2 and all(type(one) is int for one in value)
+    if not whole or not 0 <= value[0] < value[1]:
+        place.fail("rows as two whole numbers, such as [0, 30000]")
+    return value[0], value[1]
 
 
 def _settings(own: Located) -> dict[str, Any]:

@@ -17,6 +17,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from fliplens.comparison import compare
 from fliplens.embeddings import Embeddings, open_embeddings
 from fliplens.errors import InputError
@@ -131,7 +133,7 @@ class Runner:
 
     def hashes(self) -> dict[str, str]:
         """Return a hash of every text and every set of vectors that were read, by their names."""
-        texts = {str(path.relative_to(self.data)): sha256_of_lines(lines) for path, lines in self._texts.items()}
+        texts = {path.name: sha256_of_lines(lines) for path, lines in self._texts.items()}
         vectors = {
             f"{corpus}.{split}.{side}, {encoder}": one.key
             for (corpus, split, side, encoder), one in self._vectors.items()
@@ -151,7 +153,10 @@ class Runner:
         return found.side(view.side, found.place)
 
     def _path(self, place: Located) -> Path:
-        return self.data / place.text()
+        """Return a path in the folder of the data; one that is not there may be in the working folder."""
+        path = self.data / place.text()
+        here = Path(place.text())
+        return here if here.exists() and not path.exists() else path
 
     def texts(self, split: str, view: View) -> list[str]:
         """Return the sentences of a side."""
@@ -161,7 +166,12 @@ class Runner:
         path = self._path(side.texts)
         if path not in self._texts:
             self._texts[path] = self._at(side.texts, lambda: read_lines(path))
-        return self._texts[path]
+        rows = self._split(split, view).rows
+        if rows is None:
+            return self._texts[path]
+        if rows[1] > len(self._texts[path]):
+            side.texts.fail(f"at least {rows[1]} lines, as rows asks for", f"{len(self._texts[path])}")
+        return self._texts[path][rows[0] : rows[1]]
 
     def _at(self, place: Located, make: Callable[[], Any]) -> Any:
         """Return what `make` returns; what it refuses is said to be asked for in this place."""
@@ -179,6 +189,9 @@ class Runner:
             if file is not None:
                 path = self._path(file)
                 found = len(self._at(file, lambda path=path: open_embeddings(path)))  # type: ignore[misc]
+                rows = self._split(split, view).rows
+                # What is cut to the rows wanted is as long as the text, if it is long enough.
+                found = found if rows is None else min(found, rows[1]) - rows[0]
             else:
                 found = len(self.texts(split, view))
             if found != n:
@@ -202,7 +215,10 @@ class Runner:
             embeddings = self._at(file, lambda: open_embeddings(path))
             manifest = embeddings.manifest
             hashes = manifest.sha256 if manifest is not None else [sha256_of_file(path)]
-            return _Loaded(embeddings, _digest(hashes))
+            rows = self._split(split, view).rows
+            if rows is None:
+                return _Loaded(embeddings, _digest(hashes))
+            return _Loaded(embeddings.subset(np.arange(*rows)), _digest([*hashes, list(rows)]))
         texts = self.texts(split, view)
         place = self._place(encoder, texts)
         made = self._at(side.place, lambda: self._encoder(encoder))
@@ -316,6 +332,7 @@ class Runner:
     # Measurements ----------------------------------------------------------------------------------------------
 
     def _entities_of(self, one: Evaluating) -> Path:
+        """Return the file of named entities."""
         split = self._split(one.split, one.words)
         if split.entities is None:
             split.place.fail("entities (a JSONL file, see fliplens tag)", "none")
