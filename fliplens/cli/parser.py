@@ -296,6 +296,7 @@ def _study(commands: Commands, common: OneLineParser) -> None:
     study.add_argument("config", metavar="CONFIG.yaml", help="corpora, encoders, recipe, and what is varied")
     study.add_argument("-o", "--output", metavar="OUT", help="the study's folder (default: runs/NAME)")
     study.add_argument("--data", metavar="DIR", help="where the config's paths are looked up (default: beside it)")
+    study.add_argument("--cache", metavar="DIR", help="what studies share: lenses, vectors (default: OUT)")
     study.add_argument("--json", action="store_true", help="print tables and findings as one JSON document")
     study.set_defaults(run=_lazily("study"))
 

@@ -23,6 +23,7 @@ def run(args: argparse.Namespace) -> int:
                 args.config,
                 args.output or Path("runs") / args.name,
                 data=args.data,
+                cache=args.cache,
                 device=args.device,
                 show_progress=not args.quiet,
                 stop=stop,

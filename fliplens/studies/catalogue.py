@@ -56,19 +56,21 @@ def run_study(
     out: str | Path,
     *,
     data: str | Path | None = None,
+    cache: str | Path | None = None,
     device: str = "auto",
     show_progress: bool = False,
     stop: Callable[[], bool] | None = None,
 ) -> StudyResult:
     """Carry out one study: fit, measure, write table, plots and page.
 
-    What `out` holds already of the same data and settings, by whatever earlier run, is used.
+    What is there already of the same data and settings, by whatever earlier run, is used.
 
     Args:
         name: one of STUDIES.
         config: its YAML file, see `fliplens.studies.config`.
-        out: the folder that gets everything.
+        out: the folder that gets tables, plots and the page.
         data: where the paths of `config` are looked up; by default beside it.
+        cache: the folder that keeps lenses, measurements and vectors, by default `out`; several studies may share one.
         device: auto, cpu, cuda or mps.
         show_progress: bars on stderr.
         stop: asked in long work; once it is true the work ends, and the same call goes on with it.
@@ -85,14 +87,16 @@ def run_study(
     check_drawing()
     settings = StudyConfig.read(config, *kind.settings)
     out = Path(out)
-    if out.exists() and not out.is_dir():
-        raise InputError(f"expected a folder to write at {out}, found a file: name another place")
+    kept = out if cache is None else Path(cache)
+    for folder in (out, kept):
+        if folder.exists() and not folder.is_dir():
+            raise InputError(f"expected a folder to write at {folder}, found a file: name another place")
     plan = kind.plan(settings)
     runner = Runner(
         settings,
         plan,
         data=Path(config).parent if data is None else Path(data),
-        out=out,
+        cache=kept,
         device=device,
         show_progress=show_progress,
         stop=stop,

@@ -19,9 +19,9 @@ ranks: [full, 384, 256, 128]             # what this study varies
 ```
 
 Paths are looked up in the folder of the data, by default that of the file, and then in the working folder. A side
-without `embeddings` is encoded; `embeddings` may also be a mapping from the encoders' labels to paths. An encoder that no spec reaches from here can
-take part by such files alone: its lenses then start from sentence means. `rows: [0, 30000]` in a split takes these
-rows of its files (from 0, the last one left out).
+without `embeddings` is encoded; `embeddings` may also be a mapping from the encoders' labels to paths. An encoder
+that no spec reaches from here can take part by such files alone: its lenses then start from sentence means.
+`rows: [0, 30000]` in a split takes these rows of its files (from 0, the last one left out).
 """
 
 from __future__ import annotations

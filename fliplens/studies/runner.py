@@ -1,8 +1,8 @@
 """Carries out a study's plan: fits and measures what is not there yet, and keeps all of it by content.
 
-    OUT/lenses/KEY/          every fitted model, under a hash of all that went into it
-    OUT/measured/KEY.json    every measurement, likewise
-    OUT/vectors/KEY.npy      vectors that had to be encoded
+    CACHE/lenses/KEY/          every fitted model, under a hash of all that went into it
+    CACHE/measured/KEY.json    every measurement, likewise
+    CACHE/vectors/KEY.npy      vectors that had to be encoded
 
 A study that is killed, or run again with other settings, does only what no earlier run has done.
 """
@@ -57,7 +57,7 @@ class Runner:
         config: the study's settings.
         plan: what to do.
         data: the folder that paths are looked up in.
-        out: gets everything.
+        cache: the folder that keeps all of it; several studies may share one.
         device: auto, cpu, cuda or mps.
         show_progress: one bar over the whole study on stderr, and the bars of what takes long in it.
         stop: asked in long work; once it is true the work ends, and the same call goes on with it.
@@ -69,12 +69,12 @@ class Runner:
         plan: Plan,
         *,
         data: Path,
-        out: Path,
+        cache: Path,
         device: str = "auto",
         show_progress: bool = False,
         stop: Callable[[], bool] | None = None,
     ) -> None:
-        self.config, self.plan, self.data, self.out = config, plan, data, out
+        self.config, self.plan, self.data, self.cache = config, plan, data, cache
         self.device, self.show, self.stop = device, show_progress, stop
         self._texts: dict[Path, list[str]] = {}
         self._vectors: dict[tuple[str, str, str, str], _Loaded] = {}
@@ -234,7 +234,7 @@ class Runner:
     def _place(self, encoder: str, texts: Sequence[str]) -> Path:
         """Return the file for the vectors of some texts by one encoder."""
         key = _digest({"texts": sha256_of_lines(texts), "encoder": self.config.encoders[encoder]})
-        return self.out / "vectors" / f"{key}.npy"
+        return self.cache / "vectors" / f"{key}.npy"
 
     def _encoder(self, label: str) -> KeptEncoder:
         if label not in self._encoders:
@@ -296,7 +296,7 @@ class Runner:
         return FitSettings.from_mapping(values)
 
     def _folder(self, name: str) -> Path:
-        return self.out / "lenses" / self._key(name)
+        return self.cache / "lenses" / self._key(name)
 
     def _fit(self, name: str) -> None:
         folder = self._folder(name)
@@ -361,7 +361,7 @@ class Runner:
             if one.entities:
                 entities = self._entities_of(one)
                 content["entities"] = sha256_of_file(entities)
-        path = self.out / "measured" / f"{_digest(content)}.json"
+        path = self.cache / "measured" / f"{_digest(content)}.json"
         if path.is_file():
             return read_json(path)
         found: Any

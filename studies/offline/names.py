@@ -1,7 +1,7 @@
 """Make a gazetteer of the names in a text: words with a capital inside a sentence, and never in small letters.
 
-    python studies/offline/names.py TRAIN.txt TEST.txt > runs/names.txt
-    fliplens tag TEST.txt -o runs/names.jsonl --by gazetteer:runs/names.txt --match-case
+Run `python studies/offline/names.py TRAIN.txt TEST.txt > runs/names.txt`, then
+`fliplens tag TEST.txt -o runs/names.jsonl --by gazetteer:runs/names.txt --match-case`.
 
 No model is needed, and no name is missed for being rare; what it takes for a name is right more often than not, but
 "Easter", "English" and the like are among them.
