@@ -70,7 +70,7 @@ def run_study(
         config: its YAML file, see `fliplens.studies.config`.
         out: the folder that gets tables, plots and the page.
         data: where the paths of `config` are looked up; by default beside it.
-        cache: the folder that keeps lenses, measurements and vectors, by default `out`; several studies may share one.
+        cache: keeps lenses, measurements and vectors, by default `out`; several studies may share one.
         device: auto, cpu, cuda or mps.
         show_progress: bars on stderr.
         stop: asked in long work; once it is true the work ends, and the same call goes on with it.
