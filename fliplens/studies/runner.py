@@ -21,7 +21,7 @@ import numpy as np
 
 from fliplens.comparison import compare
 from fliplens.embeddings import Embeddings, open_embeddings
-from fliplens.errors import InputError
+from fliplens.errors import InputError, InterruptedRunError
 from fliplens.evaluation import evaluate
 from fliplens.extractor import Extractor
 from fliplens.files import read_json, read_lines, sha256_of_file, sha256_of_lines, write_json
@@ -114,16 +114,22 @@ class Runner:
         with Progress("study", total=steps, unit="steps", show=self.show) as bar:
             for name in self.plan.fittings:
                 bar.note(name)
+                self._heed()
                 self._fit(name)
                 bar.update()
             for name, one in self.plan.measurements.items():
                 bar.note(name)
+                self._heed()
                 found[name] = self._measure(one)
                 bar.update()
             for name, one in self.plan.then(found).items():
                 bar.note(name)
                 found[name] = self._measure(one)
         return found
+
+    def _heed(self) -> None:
+        if self.stop is not None and self.stop():
+            raise InterruptedRunError("interrupted between two steps of the study: run the same command to go on")
 
     def model(self, name: str) -> Extractor:
         """Return a fitted model."""
