@@ -219,7 +219,7 @@ def _solve(
         residuals = torch.empty_like(targets)
         failed = torch.zeros(len(live), dtype=torch.bool)
         # Targets of about as many atoms together, so that few places are empty.
-        for part in counts.argsort(descending=True, stable=True).split(PART_ROWS):
+        for part in torch.split(counts.argsort(descending=True, stable=True), PART_ROWS):
             places = int(counts[part[0]])
             chosen = rows.index_select(0, columns[part, :places].view(-1)).view(len(part), places, -1)
             target = targets[part]
@@ -245,7 +245,7 @@ def _residuals(targets: Tensor, columns: Tensor, weights: Tensor, rows: Tensor) 
     if not columns.shape[1]:
         return targets
     out = torch.empty_like(targets)
-    for part in torch.arange(len(targets)).split(PART_ROWS):
+    for part in torch.split(torch.arange(len(targets)), PART_ROWS):
         out[part] = targets[part] - torch.bmm(weights[part, None, :], rows[columns[part]])[:, 0]
     return out
 

@@ -50,7 +50,8 @@ def vectors(n: int, D: F32, *, held: int = 4, seed: int = 1) -> F32:
 def objectives(W: F64, Y: NDArray[Any], D: NDArray[Any], penalty: float) -> F64:
     """What is minimised, as in the module's first formula, row by row."""
     values: F64 = np.square(Y.astype(np.float64) - W @ D.astype(np.float64)).sum(axis=1) / (2 * D.shape[1])
-    return values + penalty * W.sum(axis=1)
+    values += penalty * W.sum(axis=1)
+    return values
 
 
 def violations(W: F64, Y: NDArray[Any], D: NDArray[Any], penalty: float) -> F64:
@@ -80,12 +81,14 @@ def sklearn_weights(Y: F32, D: F32, penalty: float) -> F64:
     with warnings.catch_warnings():
         # It asks for no regression without a penalty, and for no target of zeros.
         warnings.simplefilter("ignore")
-        return np.stack([model.fit(X, y.astype(np.float64)).coef_.copy() for y in Y])
+        found: F64 = np.stack([model.fit(X, y.astype(np.float64)).coef_.copy() for y in Y])
+    return found
 
 
 def searched(y: F64, D: F64, penalty: float) -> float:
     """The least objective of one vector over all supports, for a handful of concepts."""
-    d, best = D.shape[1], float(y @ y) / (2 * D.shape[1])
+    d = D.shape[1]
+    best = float(y @ y) / (2 * d)
     for size in range(1, len(D) + 1):
         for support in itertools.combinations(range(len(D)), size):
             A = D[list(support)]
@@ -437,7 +440,11 @@ def test_vectors_of_any_floating_type_are_taken() -> None:
     ],
 )
 def test_what_cannot_be_is_refused_at_once(change: dict[str, Any], message: str) -> None:
-    arguments = {"vectors": np.eye(4, dtype=np.float32), "dictionary": Dictionary(np.eye(4)), "penalty": 0.1} | change
+    arguments: dict[str, Any] = {
+        "vectors": np.eye(4, dtype=np.float32),
+        "dictionary": Dictionary(np.eye(4)),
+        "penalty": 0.1,
+    } | change
     with pytest.raises(InputError, match=message) as caught:
         decompose_blocks(**arguments)
     assert "\n" not in str(caught.value)
