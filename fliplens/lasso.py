@@ -235,8 +235,8 @@ def _solve(
         columns, weights, _ = _moved_up(columns, weights, weights > 0)
         columns = torch.where(weights > 0, columns, unused)
     solution = Solution.empty(n, max(part.columns.shape[1] for _, part in left), unused, dtype)
-    for which, part in left:
-        solution.put(which, part)
+    for which, finished in left:
+        solution.put(which, finished)
     return solution
 
 

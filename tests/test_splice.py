@@ -88,7 +88,7 @@ def sklearn_weights(Y: F32, D: F32, penalty: float) -> F64:
 def searched(y: F64, D: F64, penalty: float) -> float:
     """The least objective of one vector over all supports, for a handful of concepts."""
     d = D.shape[1]
-    best = float(y @ y) / (2 * d)
+    best: float = float(y @ y) / (2 * d)
     for size in range(1, len(D) + 1):
         for support in itertools.combinations(range(len(D)), size):
             A = D[list(support)]
