@@ -175,7 +175,7 @@ class SpliceConfig(BaselineConfig):
     """SpLiCE: every vector as a sparse, non-negative sum of the concepts' own vectors."""
 
     wants_word_vectors: ClassVar[bool] = True
-    PENALTIES: ClassVar[tuple[float, ...]] = (0.4, 0.3, 0.2, 0.15, 0.1, 0.07, 0.05, 0.03)
+    PENALTIES: ClassVar[tuple[float, ...]] = (0.5, 0.4, 0.3, 0.25, 0.2, 0.15, 0.1)
     """What `penalty` is chosen from, times 2 d: what the authors' code calls `l1_penalty`."""
     MOST_ROWS: ClassVar[int] = 1000
     """Dev rows that it is chosen on, at most."""
