@@ -8,8 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.registry import RESULTS, ROOT, Benchmark, benchmarks
+from fliplens.studies.rendering import to_markdown
+from fliplens.studies.tables import Table
 
-PAGES = (ROOT / "README.md", ROOT / "docs" / "benchmarks.md", ROOT / "docs" / "tuning.md")
+DOCS = ROOT / "docs"
+PAGES = (ROOT / "README.md", DOCS / "benchmarks.md", DOCS / "tuning.md", DOCS / "results" / "README.md")
+STUDIES = DOCS / "results"
+STUDY_BLOCK = re.compile(r"(<!-- study ([\w-]+)/([\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 BLOCK = re.compile(r"(<!-- benchmark ([\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
@@ -42,9 +47,9 @@ def with_error(metric: dict[str, Any]) -> str:
 
 
 def with_results(text: str) -> str:
-    """Return a page with every block between benchmark markers written anew from the committed results.
+    """Return a page with every block between markers written anew from the committed results.
 
-    The block of a benchmark without results stays as it is.
+    The block of a benchmark or study without results stays as it is.
     """
     known = benchmarks()
 
@@ -55,7 +60,15 @@ def with_results(text: str) -> str:
         document = json.loads(path.read_text(encoding="utf-8"))
         return f"{match[1]}{table(benchmark, document)}{match[3]}"
 
-    return BLOCK.sub(block, text)
+    def study_block(match: re.Match[str]) -> str:
+        path = STUDIES / match[2] / f"{match[3]}.json"
+        if not path.is_file():
+            return match[0]
+        shown = to_markdown(Table.from_json(json.loads(path.read_text(encoding="utf-8"))))
+        # Its heading is the page's business.
+        return f"{match[1]}{shown.partition(chr(10) * 2)[2].strip()}\n{match[4]}"
+
+    return STUDY_BLOCK.sub(study_block, BLOCK.sub(block, text))
 
 
 def result_path(name: str) -> Path:
@@ -66,4 +79,5 @@ def result_path(name: str) -> Path:
 def update_pages() -> None:
     """Write the pages' figures anew from the committed results."""
     for page in PAGES:
-        page.write_text(with_results(page.read_text(encoding="utf-8")), encoding="utf-8")
+        if page.is_file():
+            page.write_text(with_results(page.read_text(encoding="utf-8")), encoding="utf-8")
