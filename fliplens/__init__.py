@@ -12,6 +12,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from fliplens.baselines.fitting import (
+        FrequencyConfig,
+        ProbeConfig,
+        RidgeConfig,
+        SpliceConfig,
+        fit_baseline,
+    )
     from fliplens.choosing import VocabularyConfig
     from fliplens.comparison import ComparedAt, Comparison, compare
     from fliplens.concepts import ConceptConfig
@@ -29,6 +36,7 @@ if TYPE_CHECKING:
         MissingExtraError,
     )
     from fliplens.evaluation import AtPriors, EntityRecall, EvaluationResult, ViewResult, evaluate
+    from fliplens.extractor import Extractor
     from fliplens.fitting import fit
     from fliplens.lens import Lens
     from fliplens.metrics import Difference, Estimate
@@ -42,6 +50,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
+    "baselines.fitting": ("FrequencyConfig", "ProbeConfig", "RidgeConfig", "SpliceConfig", "fit_baseline"),
     "choosing": ("VocabularyConfig",),
     "comparison": ("ComparedAt", "Comparison", "compare"),
     "concepts": ("ConceptConfig",),
@@ -59,6 +68,7 @@ _HOMES = {
         "MissingExtraError",
     ),
     "evaluation": ("AtPriors", "EntityRecall", "EvaluationResult", "ViewResult", "evaluate"),
+    "extractor": ("Extractor",),
     "fitting": ("fit",),
     "lens": ("Lens",),
     "metrics": ("Difference", "Estimate"),
@@ -86,14 +96,19 @@ __all__ = [
     "EntityRecall",
     "Estimate",
     "EvaluationResult",
+    "Extractor",
     "FliplensError",
     "FliplensWarning",
+    "FrequencyConfig",
     "InputError",
     "InterruptedRunError",
     "Lens",
     "Manifest",
     "MissingExtraError",
+    "ProbeConfig",
     "References",
+    "RidgeConfig",
+    "SpliceConfig",
     "Tokeniser",
     "TopWords",
     "TrainConfig",
@@ -107,6 +122,7 @@ __all__ = [
     "encode_texts",
     "evaluate",
     "fit",
+    "fit_baseline",
     "load_encoder",
     "open_embeddings",
     "read_entities",
