@@ -91,11 +91,12 @@ def _encoded(texts: list[str]) -> Any:
 # What settings alone cannot say --------------------------------------------------------------------------------
 
 
-def _vocabulary_as_rows(part: Slice) -> tuple[Any, NDArray[np.float32]]:
-    """Return every word as a sentence of its own."""
+def _vocabulary_as_rows(weight: float, part: Slice) -> tuple[Any, NDArray[np.float32]]:
+    """Return every word as a sentence of its own, that counts as so much of a word."""
+    import numpy as np
     from scipy.sparse import identity
 
-    return identity(len(part.vocabulary), dtype=part.data.counts.dtype, format="csr"), part.word_vectors
+    return identity(len(part.vocabulary), dtype=np.float32, format="csr") * np.float32(weight), part.word_vectors
 
 
 def _clauses_as_rows(part: Slice) -> tuple[Any, NDArray[np.float32]]:
@@ -190,7 +191,9 @@ SETTINGS = {
     "falling rates, weights averaged": Setting(optimiser="averaged"),
     "rates by frequency": Setting(optimiser="by frequency"),
     "rare words held to the anchor": Setting(optimiser="towards anchor"),
-    "vocabulary added as rows": Setting(rows=_vocabulary_as_rows),
+    "vocabulary added as rows": Setting(rows=partial(_vocabulary_as_rows, 1.0)),
+    "vocabulary added as rows, weight 0.3": Setting(rows=partial(_vocabulary_as_rows, 0.3)),
+    "vocabulary added as rows, weight 0.1": Setting(rows=partial(_vocabulary_as_rows, 0.1)),
     "half sentences added": Setting(rows=_clauses_as_rows),
     "anchor sentences": Setting({"anchor": "sentences"}),
     "whitened": Setting({"whiten": True}),
