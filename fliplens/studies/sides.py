@@ -35,6 +35,8 @@ class Sides:
                 chosen[name] = place.text()
         names = list(train.sides)
         primary = chosen.get("primary", names[0])
+        if chosen.get("paired") == primary:
+            config.own.need("paired", "a side").fail("another side than the primary one")
         others = [name for name in names if name != primary]
         paired = chosen.get("paired", others[0] if len(names) == 2 else None)
         words = chosen.get("words", _with_texts(corpus, primary))
@@ -89,4 +91,6 @@ def two_sides(corpus: Corpus, config: StudyConfig) -> tuple[View, View]:
         for one in items:
             train.side(one.text(), one)
         names = [one.text() for one in items]
+        if names[0] == names[1]:
+            place.fail("two different sides", f"{names[0]} twice")
     return View(corpus.name, names[0]), View(corpus.name, names[1])
