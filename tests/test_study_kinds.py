@@ -21,6 +21,7 @@ from fliplens.baselines.fitting import (
     SpliceConfig,
     fit_baseline,
 )
+from fliplens.cli import parser
 from fliplens.comparison import compare
 from fliplens.concepts import ConceptConfig
 from fliplens.errors import InputError
@@ -123,9 +124,7 @@ def assert_folder(result: StudyResult, *plots: str) -> None:
 
 
 def test_the_catalogue_is_what_the_command_line_offers() -> None:
-    from fliplens.cli.parser import STUDIES as offered
-
-    assert tuple(STUDIES) == offered
+    assert tuple(STUDIES) == parser.STUDIES
     assert all(name == kind.name for name, kind in STUDIES.items())
 
 
