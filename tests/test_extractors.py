@@ -126,7 +126,9 @@ def test_top_is_brute_force(name: str, prior: float) -> None:
         np.testing.assert_allclose([w.score for w in words], scores[row][found], rtol=1e-4, atol=1e-4)
         if model.softmax:
             shares = np.exp(scores[row] - scores[row].max())
-            np.testing.assert_allclose([w.probability for w in words], (shares / shares.sum())[found], rtol=1e-3, atol=1e-6)
+            np.testing.assert_allclose(
+                [w.probability for w in words], (shares / shares.sum())[found], rtol=1e-3, atol=1e-6
+            )
         else:
             assert all(math.isnan(word.probability) for word in words)
         if row < 5:
@@ -164,7 +166,7 @@ def test_what_does_not_fit_is_refused(name: str) -> None:
             model.top(vectors, 2, prior=bad)  # type: ignore[arg-type]
     with pytest.raises(EmbeddingSpaceError, match=f"{DIM + 1}"):
         model.top(np.ones((2, DIM + 1), np.float32))
-    with pytest.raises(InputError, match="row 1"):
+    with pytest.raises(InputError, match="in 1 of 2 rows"):
         model.top(np.array([[1.0] * DIM, [math.inf] * DIM], np.float32))
     with pytest.raises(InputError, match="decoding"):
         model.top(vectors, 2, decoding="guess")  # type: ignore[arg-type]
@@ -258,7 +260,9 @@ def test_the_commands_take_any(name: str, tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr("fliplens.cli.explain.load_encoder", lambda _spec, **_: ToyEncoder())
     text = toy_texts(1, seed=3)[0]
     read = call("explain", folder, text, "-n", 2, "--json")
-    assert [one["word"] for one in read.json[0]["words"]] == str(model.words(ToyEncoder().encode([text])[0], 2)).split()
+    assert [one["word"] for one in read.json[0]["words"]] == str(
+        model.words(ToyEncoder().encode([text])[0], 2)
+    ).split()
     np.save(tmp_path / "wide.npy", np.ones((3, DIM + 1), np.float32))
     assert_one_line(call("explain", folder, "--embeddings", tmp_path / "wide.npy"), 2, str(DIM + 1))
     if not VARIANTS[name][2]:
