@@ -134,7 +134,7 @@ class TrainConfig:
         Raises:
             InputError: an unknown recipe or setting, or a value out of its range.
         """
-        if recipe not in RECIPES:
+        if not isinstance(recipe, str) or recipe not in RECIPES:
             raise InputError(f"expected a recipe ({', '.join(RECIPES)}), found {recipe!r}")
         unknown = sorted(set(overrides) - set(cls.__dataclass_fields__))
         if unknown:

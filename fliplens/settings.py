@@ -118,7 +118,7 @@ class FitSettings:
 def _model(given: Mapping[str, Any], recipe: list[str]) -> str:
     """Return which model is made; refuse settings that mean nothing to it."""
     model = given.get(MODEL, "flip")
-    if model not in MODELS:
+    if not isinstance(model, str) or model not in MODELS:
         raise InputError(f"expected {MODEL} to be one of {', '.join(MODELS)}, found {model!r}")
     kind, own = MODELS[model]
     foreign = [name for name in OWN if name in given and name not in own]
@@ -160,9 +160,12 @@ def _choice(given: Mapping[str, Any], tokeniser: Tokeniser) -> VocabularyChoice:
 
 def _share(value: Any) -> float:
     try:
-        return float(value)
-    except (TypeError, ValueError) as error:
-        raise InputError(f"expected {HOLD_OUT} to be a share from 0 to 0.5, found {value!r}") from error
+        share = -1.0 if isinstance(value, bool) else float(value)
+    except (TypeError, ValueError, OverflowError):
+        share = -1.0
+    if not 0 <= share <= 0.5:
+        raise InputError(f"expected {HOLD_OUT} to be a share from 0 to 0.5, found {value!r}")
+    return share
 
 
 def switch(name: str, value: Any) -> bool:

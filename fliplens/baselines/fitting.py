@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from fliplens.anchoring import sentence_means
 from fliplens.baselines.linear import Ridge, RidgeFactors, frequency_factors
-from fliplens.baselines.probe import Probe, train_probe
+from fliplens.baselines.probe import Probe, check_recipe, train_probe
 from fliplens.baselines.splice import Splice
 from fliplens.choosing import VocabularyChoice, choice_of
 from fliplens.embeddings import EmbeddingsLike
@@ -126,7 +126,7 @@ class RidgeConfig(BaselineConfig):
         scores: list[float] = []
         if prepared.dev_views is None:
             # What was best on every text that was tried.
-            choices = [(self.ridge or 0.01, 0.25 if self.power is None else self.power)]
+            choices = [(0.01 if self.ridge is None else self.ridge, 0.25 if self.power is None else self.power)]
         elif len(choices) > 1:
             scores = [work.dev_accuracy(lens(solver.solve(*choice))) for choice in choices]
         best = choices[int(np.argmax(scores))] if scores else choices[0]
@@ -148,13 +148,14 @@ class ProbeConfig(BaselineConfig):
     """The recipe of the lens that it is compared with."""
 
     def __post_init__(self) -> None:
-        """Check the size.
+        """Check size and recipe.
 
         Raises:
-            InputError: no whole number from 1.
+            InputError: no whole number from 1, or a recipe that a probe cannot follow.
         """
         if isinstance(self.hidden, bool) or not isinstance(self.hidden, int) or self.hidden < 1:
             raise InputError(f"expected hidden to be a whole number from 1, found {self.hidden!r}")
+        check_recipe(self.train)
 
     def build(self, work: Work) -> tuple[Extractor, dict[str, Any]]:
         """Train it to the last pass."""
@@ -279,6 +280,10 @@ def fit_baseline(
         InputError: what was handed in does not fit together.
         InterruptedRunError: `stop` was true.
     """
+    if not 0 <= hold_out <= 0.5:
+        raise InputError(f"expected hold_out from 0 to 0.5, found {hold_out}")
+    if not 0 <= alpha <= 1:
+        raise InputError(f"expected alpha from 0 to 1, found {alpha}")
     source = Source.gather(
         texts,
         embeddings,

@@ -36,7 +36,7 @@ from fliplens.training.start import starting_state
 from fliplens.views import Views, batch, batches
 from fliplens.vocabulary import Vocabulary
 
-__all__ = ["Probe", "ProbeResult", "train_probe"]
+__all__ = ["Probe", "ProbeResult", "check_recipe", "train_probe"]
 
 NAMES = ("E1", "E2", "b", "H", "c", "U", "mean", "scale")
 HIDDEN_RATE = 5e-3
@@ -148,6 +148,16 @@ class ProbeResult:
     """Mean loss per word over the last pass, natural logarithm."""
 
 
+def check_recipe(config: TrainConfig) -> None:
+    """Refuse a recipe that a probe cannot follow.
+
+    Raises:
+        InputError: it is one.
+    """
+    if config.rank == "full" or config.whiten or config.schedule != "linear":
+        raise InputError("expected a factorised recipe with schedule=linear and without whitening for a probe")
+
+
 def train_probe(
     data: Views,
     config: TrainConfig,
@@ -172,9 +182,8 @@ def train_probe(
         InterruptedRunError: `stop` was true.
         FliplensError: the loss left what float32 holds.
     """
-    if config.rank == "full" or config.whiten or config.schedule != "linear":
-        raise InputError("expected a factorised recipe with schedule=linear and without whitening for a probe")
-    rank = min(config.rank or 512, data.primary.dim)
+    check_recipe(config)
+    rank = min(int(config.rank or 512), data.primary.dim)
     state = starting_state(data, config, rank, word_vectors, show_progress=show_progress)
     network = _network(data.primary.dim, hidden, rank, config.seed)
     own = torch.optim.AdamW(network.values(), lr=HIDDEN_RATE, weight_decay=0.0)

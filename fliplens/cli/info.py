@@ -74,9 +74,17 @@ def print_description(title: str, description: dict[str, Any]) -> None:
     if data:
         views = "one view" if data.get("views") == 1 else "two views"
         rows.append(["trained on", f"{data.get('rows_trained')} rows, {views}; stopped on {data.get('dev_rows')}"])
-    if recipe:
+    chosen = training.get("chosen")
+    if "model" in recipe:
+        # What no recipe trains has few settings of its own; those that were left open were chosen.
+        own = {name: value for name, value in recipe.items() if name not in ("model", "train") and value is not None}
+        settings = own | (chosen if isinstance(chosen, dict) else {})
+        rows.append(["model", ", ".join([str(recipe["model"]), *(f"{n} {_short(v)}" for n, v in settings.items())])])
+        if training:
+            rows.append(["made in", f"{training.get('seconds')} s"])
+    elif recipe:
         rows.append(["recipe", f"{recipe.get('recipe')}, seed {recipe.get('seed')}"])
-    if training:
+    if training and "model" not in recipe:
         rows.append(
             [
                 "training",
@@ -89,6 +97,10 @@ def print_description(title: str, description: dict[str, Any]) -> None:
         value = f"{100 * one['mean']:.2f} ± {100 * one['se']:.2f} per cent"
         rows.append([f"dev accuracy, {name}, {shown}", value])
     print_table(title, ["", ""], rows, left=2)
+
+
+def _short(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _dev_accuracies(metrics: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, float]]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,9 @@ from fliplens.errors import InputError
 __all__ = ["Located", "read_located"]
 
 T = TypeVar("T")
+
+MOST_VALUES = 100_000
+"""A file of more values is none of settings: aliases of aliases make billions of a few lines."""
 
 
 @dataclass(frozen=True)
@@ -103,7 +107,7 @@ def read_located(path: str | Path) -> Located:
     """Read a YAML mapping; no tags that would build objects.
 
     Raises:
-        InputError: the file is missing, no YAML, no mapping, or has a name twice.
+        InputError: the file is missing, no YAML, no mapping, has a name twice, or values that are no plain ones.
     """
     import yaml
 
@@ -118,15 +122,20 @@ def read_located(path: str | Path) -> Located:
         raise InputError(f"expected YAML in {path}, found something else ({reason})") from error
     if not isinstance(node, yaml.MappingNode):
         raise InputError(f"expected a mapping of settings in {path}, found something else")
-    return _located(node, path, "", set())
+    return _located(node, path, "", set(), itertools.count(1))
 
 
-def _located(node: Any, path: Path, name: str, above: set[int]) -> Located:
+def _located(node: Any, path: Path, name: str, above: set[int], numbers: Iterator[int], at: int = 0) -> Located:
     import yaml
 
-    line = node.start_mark.line + 1
+    # A value stands where its name does: a mapping starts a line later, and what an alias stands for elsewhere.
+    line = at or node.start_mark.line + 1
     if id(node) in above:
         raise InputError(f"expected settings that end, found an alias to what it is part of in {path} line {line}")
+    if next(numbers) > MOST_VALUES:
+        raise InputError(
+            f"expected at most {MOST_VALUES} values in {path}, found more: are there aliases of aliases?"
+        )
     above = above | {id(node)}
     value: Any
     if isinstance(node, yaml.MappingNode):
@@ -136,15 +145,25 @@ def _located(node: Any, path: Path, name: str, above: set[int]) -> Located:
             at = key.start_mark.line + 1
             if not label:
                 raise InputError(f"expected names that are texts in {path} line {at}, found something else")
+            _check_text(label, path, at)
             if label in value:
                 raise InputError(f"expected every name once in {path}, found {label!r} again in line {at}")
-            value[label] = _located(item, path, f"{name}.{label}".lstrip("."), above)
+            value[label] = _located(item, path, f"{name}.{label}".lstrip("."), above, numbers, at)
     elif isinstance(node, yaml.SequenceNode):
-        value = [_located(item, path, f"{name}[{number}]", above) for number, item in enumerate(node.value)]
+        value = [_located(item, path, f"{name}[{number}]", above, numbers) for number, item in enumerate(node.value)]
     else:
         try:
-            value = yaml.SafeLoader("").construct_object(node)
-        except yaml.YAMLError as error:
+            value = yaml.SafeLoader("").construct_object(node, deep=True)
+        except (yaml.YAMLError, ValueError, LookupError, ArithmeticError, AttributeError) as error:
+            # All but the first are the reader's own slips: of 2001-99-99, 0b_, `!!bool maybe` and the like.
             reason = " ".join(str(error).split())[:120]
             raise InputError(f"expected plain values in {path} line {line}, found another kind ({reason})") from error
+        if isinstance(value, str):
+            _check_text(value, path, line)
     return Located(value, line, path, name or "the file")
+
+
+def _check_text(text: str, path: Path, line: int) -> None:
+    """Refuse text that can name no file and go into none: escapes in quotes can spell it."""
+    if "\0" in text or any("\ud800" <= letter <= "\udfff" for letter in text):
+        raise InputError(f"expected text in {path} line {line}, found {ascii(text)[:120]}: take the escape out")

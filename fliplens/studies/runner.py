@@ -9,6 +9,7 @@ A study that is killed, or run again with other settings, does only what no earl
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -21,6 +22,7 @@ import numpy as np
 
 from fliplens.comparison import compare
 from fliplens.embeddings import Embeddings, open_embeddings
+from fliplens.entities import read_entities
 from fliplens.errors import InputError, InterruptedRunError
 from fliplens.evaluation import evaluate
 from fliplens.extractor import Extractor
@@ -29,11 +31,13 @@ from fliplens.kept_vectors import KeptEncoder
 from fliplens.models import fit_model
 from fliplens.progress import Progress
 from fliplens.recipes import TrainConfig
-from fliplens.settings import UNTRAINED, FitSettings
+from fliplens.settings import EXPLAIN_AWAY, UNTRAINED, FitSettings
 from fliplens.studies.config import Side, Split, StudyConfig
 from fliplens.studies.located import Located
 from fliplens.studies.plan import Comparing, Evaluating, Fitting, Plan, View
+from fliplens.tokenisation import Tokeniser
 from fliplens.training import Checkpoint
+from fliplens.vocabulary import Vocabulary
 
 __all__ = ["Runner"]
 
@@ -79,6 +83,7 @@ class Runner:
         self._texts: dict[Path, list[str]] = {}
         self._vectors: dict[tuple[str, str, str, str], _Loaded] = {}
         self._encoders: dict[str, KeptEncoder] = {}
+        self._widths: dict[str, int] = {}
         self._keys: dict[str, str] = {}
         self._models: dict[str, Extractor] = {}
 
@@ -88,18 +93,28 @@ class Runner:
         Raises:
             InputError: a file is missing, or not what it should be; sides of a split differ in length.
         """
-        for fitting in self.plan.fittings.values():
-            for split in ("train", "dev"):
+        for name, fitting in self.plan.fittings.items():
+            try:
+                rank = self._settings(fitting).train.rank
+            except InputError as error:
+                raise InputError(f"{error} ({name}, {self.config.own.file})") from error
+            # Of every corpus test is read as well, by what is chosen if by nothing else.
+            for split in ("train", "dev", "test"):
                 views = [fitting.words, fitting.primary, *([fitting.paired] if fitting.paired else [])]
                 if split in self.config.corpora[fitting.words.corpus].splits:
                     self._check_split(split, views, fitting.encoder)
+            width = self._widths.get(fitting.encoder)
+            if fitting.model in ("flip", "shuffled") and isinstance(rank, int) and width is not None and rank > width:
+                raise InputError(
+                    f"expected ranks up to {width}, the vectors' size, found {rank} ({name}, {self.config.own.file})"
+                )
         for one in self.plan.measurements.values():
             models = (one.model,) if isinstance(one, Evaluating) else one.models
             split = one.split if isinstance(one, Evaluating) else "test"
             for model in models:
                 self._check_split(split, [one.words, *one.views], self.plan.fittings[model].encoder)
             if isinstance(one, Evaluating) and one.entities:
-                self._entities_of(one)
+                self._check_entities(one)
 
     def run(self) -> dict[str, Any]:
         """Do all that is not done yet; return every measurement as JSON, by name.
@@ -117,19 +132,24 @@ class Runner:
                 self._heed()
                 self._fit(name)
                 bar.update()
+                self._heed()
             for name, one in self.plan.measurements.items():
                 bar.note(name)
                 self._heed()
                 found[name] = self._measure(one)
                 bar.update()
+                self._heed()
             for name, one in self.plan.then(found).items():
                 bar.note(name)
                 found[name] = self._measure(one)
         return found
 
     def _heed(self) -> None:
+        """End the work where that was asked for: what fits in one go, and what is measured, does not ask itself."""
         if self.stop is not None and self.stop():
-            raise InterruptedRunError("interrupted between two steps of the study: run the same command to go on")
+            raise InterruptedRunError(
+                f"interrupted; all that is done is kept in {self.cache}: run the same command again to go on"
+            )
 
     def model(self, name: str) -> Extractor:
         """Return a fitted model."""
@@ -139,7 +159,11 @@ class Runner:
 
     def hashes(self) -> dict[str, str]:
         """Return a hash of every text and every set of vectors that were read, by their names."""
-        texts = {path.name: sha256_of_lines(lines) for path, lines in self._texts.items()}
+        texts = {
+            # The config may name a file that lies elsewhere, of which only the name is told.
+            str(path.relative_to(self.data) if path.is_relative_to(self.data) else path.name): sha256_of_lines(lines)
+            for path, lines in self._texts.items()
+        }
         vectors = {
             f"{corpus}.{split}.{side}, {encoder}": one.key
             for (corpus, split, side, encoder), one in self._vectors.items()
@@ -187,14 +211,19 @@ class Runner:
             raise InputError(f"{error} ({place.name}, {place.file} line {place.line})") from error
 
     def _check_split(self, split: str, views: list[View], encoder: str) -> None:
-        """See that the files of some sides are there and of one length."""
+        """See that the files of some sides are there, of one length, and their vectors of one size."""
         n, first = len(self.texts(split, views[0])), self._side(split, views[0])
         for view in views[1:]:
             side = self._side(split, view)
             file = side.vectors(encoder)
             if file is not None:
                 path = self._path(file)
-                found = len(self._at(file, lambda path=path: open_embeddings(path)))  # type: ignore[misc]
+                vectors: Embeddings = self._at(file, lambda path=path: open_embeddings(path))  # type: ignore[misc]
+                found, width = len(vectors), self._widths.setdefault(encoder, vectors.dim)
+                if vectors.dim != width:
+                    file.fail(
+                        f"vectors of {width} dimensions, as those of other sides by {encoder}", str(vectors.dim)
+                    )
                 rows = self._split(split, view).rows
                 # What is cut to the rows wanted is as long as the text, if it is long enough.
                 found = found if rows is None else min(found, rows[1]) - rows[0]
@@ -296,7 +325,8 @@ class Runner:
             values["shuffled"] = True
         elif fitting.model != "flip":
             values["model"] = fitting.model
-            # What only a trained recipe heeds is nothing to those that none trains.
+            # Only lenses explain away; what only a trained recipe heeds is nothing to those that none trains.
+            values.pop(EXPLAIN_AWAY, None)
             if fitting.model != "probe":
                 values = {name: one for name, one in values.items() if name not in RECIPE or name in UNTRAINED}
         return FitSettings.from_mapping(values)
@@ -306,14 +336,17 @@ class Runner:
 
     def _fit(self, name: str) -> None:
         folder = self._folder(name)
+        # Its name says what it is of: whatever else lies in it is of no use to anybody.
+        checkpoint = Checkpoint(folder.with_name(folder.name + ".checkpoint"), overwrite=True)
         if (folder / "config.json").is_file():
+            # A kill may have come between the two.
+            checkpoint.remove()
             return
         fitting = self.plan.fittings[name]
         train, dev = self._rows("train", fitting), self._rows("dev", fitting)
         if train is None:
             raise AssertionError("every corpus has training rows")
         folder.parent.mkdir(parents=True, exist_ok=True)
-        checkpoint = Checkpoint(folder.with_name(folder.name + ".checkpoint"))
 
         def vectors(rows: Mapping[str, Any] | None, view: str) -> Embeddings | None:
             return rows[view].embeddings if rows and view in rows else None
@@ -347,6 +380,15 @@ class Runner:
             split.entities.fail("a file of entities", f"none at {path}")
         return path
 
+    def _check_entities(self, one: Evaluating) -> None:
+        """See that the entities are those of the texts: no words need to be known for that."""
+        path, texts = self._entities_of(one), self.texts(one.split, one.words)
+        choice = self._settings(self.plan.fittings[one.model]).vocabulary
+        tokeniser = Tokeniser.from_json(choice.to_json()["tokeniser"])
+        place = self._split(one.split, one.words).entities
+        if place is not None:
+            self._at(place, lambda: read_entities(path, texts, Vocabulary(("a",), tokeniser=tokeniser)))
+
     def _measure(self, one: Evaluating | Comparing) -> Any:
         models = (one.model,) if isinstance(one, Evaluating) else one.models
         split = one.split if isinstance(one, Evaluating) else "test"
@@ -369,7 +411,9 @@ class Runner:
                 content["entities"] = sha256_of_file(entities)
         path = self.cache / "measured" / f"{_digest(content)}.json"
         if path.is_file():
-            return read_json(path)
+            # What cannot be read any more is measured again, like what is not there.
+            with contextlib.suppress(InputError):
+                return read_json(path)
         found: Any
         if isinstance(one, Evaluating):
             model = self.model(one.model)

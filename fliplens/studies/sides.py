@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 from fliplens.studies.config import Corpus, StudyConfig
 from fliplens.studies.plan import View
 
-__all__ = ["Sides", "two_sides"]
+__all__ = ["Sides", "side_names", "two_sides"]
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,8 @@ class Sides:
                 chosen[name] = place.text()
         names = list(train.sides)
         primary = chosen.get("primary", names[0])
+        if chosen.get("paired") == primary:
+            config.own.need("paired", "a side").fail("another side than the primary one")
         others = [name for name in names if name != primary]
         paired = chosen.get("paired", others[0] if len(names) == 2 else None)
         words = chosen.get("words", _with_texts(corpus, primary))
@@ -89,4 +92,12 @@ def two_sides(corpus: Corpus, config: StudyConfig) -> tuple[View, View]:
         for one in items:
             train.side(one.text(), one)
         names = [one.text() for one in items]
+        if names[0] == names[1]:
+            place.fail("two different sides", f"{names[0]} twice")
     return View(corpus.name, names[0]), View(corpus.name, names[1])
+
+
+def side_names(pairs: Sequence[tuple[View, View]]) -> tuple[str, str]:
+    """Return what a table calls the two sides of several corpora: by their names where all have the same."""
+    first, second = ({views[number].side for views in pairs} for number in (0, 1))
+    return first.pop() if len(first) == 1 else "first side", second.pop() if len(second) == 1 else "other"

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from fliplens.errors import InputError
 from fliplens.studies.config import StudyConfig
 from fliplens.studies.findings import compared, times
 from fliplens.studies.page import Study
@@ -22,8 +21,8 @@ METHODS = {"splice": "SpLiCE", "flip": "FLiP"}
 
 def _plan(config: StudyConfig) -> Plan:
     if not config.settings.get("concepts"):
-        raise InputError(
-            f"expected concepts: true in the vocabulary of a splice study, found no concepts in {config.own.file}"
+        (config.own.get("vocabulary") or config.own).fail(
+            "concepts: true in the vocabulary of a splice study", "none"
         )
     sides = Sides.of(config)
     encoder = config.encoder

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
+from fliplens.errors import InputError
+from fliplens.settings import FitSettings
 from fliplens.studies.config import StudyConfig
 from fliplens.studies.findings import highest, measured
 from fliplens.studies.page import Study
@@ -24,9 +27,22 @@ def _cases(config: StudyConfig) -> dict[str, dict[str, Any]]:
     """Return label → settings: every combination of the grid."""
     grid = config.own.need("grid", f"lists of values of {', '.join(GRID)}")
     grid.only(*GRID)
-    values = {name: [item.plain() for item in one.list()] for name, one in grid.items()}
+    values: dict[str, list[Any]] = {}
+    for name, one in grid.items():
+        for item in one.list():
+            item.checked(partial(_check, config, name))
+        values[name] = [item.plain() for item in one.list()]
+    if not values or not all(values.values()):
+        grid.fail(f"at least one value of each of some of {', '.join(GRID)}", "none")
     combinations = [dict(zip(values, chosen, strict=True)) for chosen in itertools.product(*values.values())]
     return {", ".join(f"{name} {value}" for name, value in one.items()): one for one in combinations}
+
+
+def _check(config: StudyConfig, name: str, value: Any) -> None:
+    """Refuse a value that a setting cannot have."""
+    if value is None:
+        raise InputError(f"expected a value of {name}, found nothing")
+    FitSettings.from_mapping({**config.settings, name: value})
 
 
 def _plan(config: StudyConfig) -> Plan:

@@ -12,7 +12,7 @@ from fliplens.studies.page import Study
 from fliplens.studies.plan import Comparing, Evaluating, Fitting, Measurement, Plan, StudyKind, View
 from fliplens.studies.plots import BarPlot, Bars, Plot
 from fliplens.studies.results import PRIORS, accuracy, difference, jaccard
-from fliplens.studies.sides import two_sides
+from fliplens.studies.sides import side_names, two_sides
 from fliplens.studies.tables import Cell, Column, Table
 
 __all__ = ["LANGUAGE", "MODALITY"]
@@ -84,10 +84,7 @@ def _write_up(kind: str, config: StudyConfig, _plan: Plan, found: Mapping[str, A
                         f"{corpus}, read from {other.side}: "
                         + compared(f"the lens trained on {trained.side}", f"the one trained on {other.side}", loss)
                     )
-        first = next(iter(all_views.values()))
-        # Sides may be called otherwise in each corpus, as languages are.
-        same = all(tuple(v.side for v in views) == tuple(v.side for v in first) for views in all_views.values())
-        headings = [first[0].side, first[1].side] if same else ["first side", "second side"]
+        headings = side_names(list(all_views.values()))
         table = Table.build(
             f"{title}{said}",
             [

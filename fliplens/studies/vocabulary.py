@@ -13,7 +13,7 @@ from fliplens.studies.page import Study
 from fliplens.studies.plan import Evaluating, Fitting, Plan, StudyKind, View
 from fliplens.studies.plots import BarPlot, Bars, Plot
 from fliplens.studies.results import PRIORS, accuracy
-from fliplens.studies.sides import two_sides
+from fliplens.studies.sides import side_names, two_sides
 from fliplens.studies.tables import Cell, Column, Table
 
 __all__ = ["ENCODERS", "VOCABULARY"]
@@ -71,9 +71,7 @@ def _write_up(kind: str, config: StudyConfig, _plan: Plan, found: Mapping[str, A
                     for number, view in enumerate(order)
                 }
                 findings.append(f"{label}: {highest(cells)}")
-        (first, second), _ = next(iter(cases.values()))
-        same = all(tuple(v.side for v in views) == (first.side, second.side) for views, _ in cases.values())
-        names = (first.side, second.side) if same else ("first", "second")
+        names = side_names([views for views, _ in cases.values()])
         table = Table.build(
             f"{title}{said}",
             [
