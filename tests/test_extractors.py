@@ -106,7 +106,8 @@ def test_what_is_saved_is_what_is_loaded(name: str, tmp_path: Path) -> None:
 
 def test_other_kinds_are_refused_in_one_line(name: str, tmp_path: Path) -> None:
     made(name).save(tmp_path / "model")
-    for kind in {Lens, Probe, Splice} - {VARIANTS[name][1]}:
+    kinds: set[Any] = {Lens, Probe, Splice}
+    for kind in kinds - {VARIANTS[name][1]}:
         with pytest.raises(InputError, match=f"^expected a {kind.kind} at .*, found a {made(name).kind}$"):
             kind.load(tmp_path / "model")
 
@@ -266,5 +267,5 @@ def test_the_commands_take_any(name: str, tmp_path: Path, monkeypatch: pytest.Mo
     np.save(tmp_path / "wide.npy", np.ones((3, DIM + 1), np.float32))
     assert_one_line(call("explain", folder, "--embeddings", tmp_path / "wide.npy"), 2, str(DIM + 1))
     if not VARIANTS[name][2]:
-        argv = ("explain", folder, "--embeddings", tmp_path / "a.npy", "--decoding", "explain-away")
-        assert_one_line(call(*argv), 2, "decoding")
+        refused = call("explain", folder, "--embeddings", tmp_path / "a.npy", "--decoding", "explain-away")
+        assert_one_line(refused, 2, "decoding")

@@ -240,7 +240,7 @@ def test_odd_settings_are_refused_in_one_line(tmp_path: Path, section: str, name
     [
         (("encoders",), [], "at least one corpus and one encoder"),
         (("encoders",), None, r"encoders .*found none"),
-        (("encoders",), {"toy": 1}, r"a text, found a mapping of names \(encoders, .* line 1\)"),
+        (("encoders",), {"toy": [1]}, r"a text, found a list \(encoders\.toy, .* line 1\)"),
         (("corpora",), {}, "at least one corpus"),
         (("corpora",), ["c"], r"a mapping of names, found a list \(corpora, .* line 3\)"),
         (("corpora", "c"), None, r"\(corpora.c, .* line 4\)"),
@@ -473,7 +473,7 @@ def test_files_may_lie_elsewhere(tmp_path: Path) -> None:
     sides["test"]["text"]["texts"] = "../test.txt"
     files.save()
     result = run_study("rank", files.path, tmp_path / "out")
-    assert {str(tmp_path / "train.txt"), "../test.txt", "dev.txt"} <= set(result.study.provenance.hashes)
+    assert {"train.txt", "../test.txt", "dev.txt"} <= set(result.study.provenance.hashes)
 
 
 # Stopped and gone on with -----------------------------------------------------------------------------------

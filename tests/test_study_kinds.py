@@ -263,7 +263,7 @@ def test_transfer_of_several_corpora_whose_sides_have_other_names(tmp_path: Path
     assert [(row[0].text, row[1].text) for row in table.rows] == [
         ("spoken", "text"), ("spoken", "noisy"), ("crossed", "en"), ("crossed", "ed")
     ]  # fmt: skip
-    assert [column.heading for column in table.columns[2:4]] == ["first side", "second side"]
+    assert [column.heading for column in table.columns[2:4]] == ["first side", "other"]
     assert_accuracy(table.rows[3][3], fitted("ed", words="en"), "ed", "with_prior", words="en")
     assert table.breaks == (2,)
 
