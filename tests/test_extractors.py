@@ -62,15 +62,12 @@ def made(name: str) -> Extractor:
     return VARIANTS[name][0]()
 
 
-def test_rows() -> tuple[list[str], Any]:
+def some_rows() -> tuple[list[str], Any]:
     texts, vectors = toy_corpus(60, seed=5)
     # One that points nowhere in particular, for SpLiCE to say nothing of.
     vectors[7] = -vectors.sum(axis=0)
     vectors[7] *= 0.7 / np.linalg.norm(vectors[7])
     return texts, vectors
-
-
-test_rows.__test__ = False  # type: ignore[attr-defined]
 
 
 def dense(model: Extractor, vectors: Any, prior: float) -> Any:
@@ -85,7 +82,7 @@ def name(request: pytest.FixtureRequest) -> str:
 
 
 def test_what_is_saved_is_what_is_loaded(name: str, tmp_path: Path) -> None:
-    model, (_, vectors) = made(name), test_rows()
+    model, (_, vectors) = made(name), some_rows()
     model.save(tmp_path / "model")
     for loaded in (Extractor.load(tmp_path / "model"), VARIANTS[name][1].load(str(tmp_path / "model"))):
         assert type(loaded) is VARIANTS[name][1] and loaded.kind == model.kind
@@ -106,14 +103,17 @@ def test_what_is_saved_is_what_is_loaded(name: str, tmp_path: Path) -> None:
 
 def test_other_kinds_are_refused_in_one_line(name: str, tmp_path: Path) -> None:
     made(name).save(tmp_path / "model")
-    for kind in {Lens, Probe, Splice} - {VARIANTS[name][1]}:
+    kinds: list[type[Extractor]] = [Lens, Probe, Splice]
+    for kind in kinds:
+        if kind is VARIANTS[name][1]:
+            continue
         with pytest.raises(InputError, match=f"^expected a {kind.kind} at .*, found a {made(name).kind}$"):
             kind.load(tmp_path / "model")
 
 
 @pytest.mark.parametrize("prior", [0.0, 0.4, 1.0])
 def test_top_is_brute_force(name: str, prior: float) -> None:
-    model, (_, vectors) = made(name), test_rows()
+    model, (_, vectors) = made(name), some_rows()
     scores = dense(model, vectors, prior)
     V = len(model.vocabulary)
     top = model.top(vectors, V, prior=prior)
@@ -137,7 +137,7 @@ def test_top_is_brute_force(name: str, prior: float) -> None:
 
 
 def test_blocks_read_the_same(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    model, (_, vectors) = made(name), test_rows()
+    model, (_, vectors) = made(name), some_rows()
     whole = model.top(vectors, 5, prior=0.5)
     monkeypatch.setattr("fliplens.extractor.BLOCK_ROWS", 16)
     spoilt = np.insert(vectors, [0, 20], np.nan, axis=0)
@@ -160,7 +160,7 @@ def test_n_is_checked(name: str, n: Any) -> None:
 
 
 def test_what_does_not_fit_is_refused(name: str) -> None:
-    model, (_, vectors) = made(name), test_rows()
+    model, (_, vectors) = made(name), some_rows()
     for bad in (-0.1, 1.1, math.nan, True, "1"):
         with pytest.raises(InputError, match="prior from 0 to 1"):
             model.top(vectors, 2, prior=bad)  # type: ignore[arg-type]
@@ -182,14 +182,14 @@ def test_what_does_not_fit_is_refused(name: str) -> None:
 
 
 def test_vectors_of_another_space_are_noticed(name: str) -> None:
-    model, (_, vectors) = made(name), test_rows()
+    model, (_, vectors) = made(name), some_rows()
     with pytest.warns(EmbeddingSpaceWarning, match=f"another encoder than the {model.kind}"):
         model.check(as_embeddings((vectors * 30).astype(np.float32)))
 
 
 @pytest.mark.parametrize("suffix", [".jsonl", ".parquet"])
 def test_files_hold_what_is_read(name: str, suffix: str, tmp_path: Path) -> None:
-    model, (texts, vectors) = made(name), test_rows()
+    model, (texts, vectors) = made(name), some_rows()
     written = write_top_words(model, vectors, tmp_path / f"words{suffix}", 6, texts=texts)
     assert (written.rows, written.dropped) == (len(texts), 0)
     top = model.top(vectors, 6)
@@ -207,13 +207,13 @@ def test_files_hold_what_is_read(name: str, suffix: str, tmp_path: Path) -> None
 
 
 def test_splice_names_few_words_and_sometimes_none() -> None:
-    model, (_, vectors) = made("splice"), test_rows()
+    model, (_, vectors) = made("splice"), some_rows()
     named = [len(words) for words in model.top(vectors, len(model.vocabulary))]
     assert min(named) == 0 and max(named) >= 2 and max(named) < len(model.vocabulary)
 
 
 def test_words_that_are_not_named_are_misses() -> None:
-    model, (texts, vectors) = made("splice"), test_rows()
+    model, (texts, vectors) = made("splice"), some_rows()
     found = evaluate(model, texts, vectors).views["primary"]
     shares, precision, recall = [], [], []
     for text, words in zip(texts, model.top(vectors, 20), strict=True):
@@ -230,14 +230,14 @@ def test_words_that_are_not_named_are_misses() -> None:
 
 
 def test_perplexity_is_left_out_where_scores_are_no_logits(name: str) -> None:
-    model, (texts, vectors) = made(name), test_rows()
+    model, (texts, vectors) = made(name), some_rows()
     metrics = evaluate(model, texts, vectors).views["primary"].metrics
     assert ("perplexity" in metrics) == model.softmax == (name != "splice")
 
 
 @pytest.mark.filterwarnings("ignore::fliplens.errors.FliplensWarning")
 def test_the_commands_take_any(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    model, (texts, vectors) = made(name), test_rows()
+    model, (texts, vectors) = made(name), some_rows()
     folder = tmp_path / "model"
     model.save(folder)
     write_lines(tmp_path / "a.txt", texts)
@@ -266,5 +266,5 @@ def test_the_commands_take_any(name: str, tmp_path: Path, monkeypatch: pytest.Mo
     np.save(tmp_path / "wide.npy", np.ones((3, DIM + 1), np.float32))
     assert_one_line(call("explain", folder, "--embeddings", tmp_path / "wide.npy"), 2, str(DIM + 1))
     if not VARIANTS[name][2]:
-        argv = ("explain", folder, "--embeddings", tmp_path / "a.npy", "--decoding", "explain-away")
-        assert_one_line(call(*argv), 2, "decoding")
+        reading = ("explain", folder, "--embeddings", tmp_path / "a.npy", "--decoding", "explain-away")
+        assert_one_line(call(*reading), 2, "decoding")
