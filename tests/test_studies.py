@@ -240,7 +240,7 @@ def test_odd_settings_are_refused_in_one_line(tmp_path: Path, section: str, name
     [
         (("encoders",), [], "at least one corpus and one encoder"),
         (("encoders",), None, r"encoders .*found none"),
-        (("encoders",), {"toy": [1]}, r"a text, found a list \(encoders\.toy, .* line 1\)"),
+        (("encoders",), {"toy": [1]}, r"a text, found a list \(encoders\.toy, .* line 2\)"),
         (("corpora",), {}, "at least one corpus"),
         (("corpora",), ["c"], r"a mapping of names, found a list \(corpora, .* line 3\)"),
         (("corpora", "c"), None, r"\(corpora.c, .* line 4\)"),

@@ -65,7 +65,8 @@ class Shy(Listed):
 
 
 def lines_of(path: Path) -> list[dict[str, object]]:
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    # Sentences may hold other line breaks, which JSON lines do not end at.
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n")[:-1]]
 
 
 def vocabulary_of(texts: Sequence[str]) -> Vocabulary:
