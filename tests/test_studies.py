@@ -20,8 +20,9 @@ from hypothesis import strategies as st
 from study_data import StudyFiles
 from toys import ToyEncoder
 
+import fliplens.kept_vectors
 import fliplens.studies.runner as runner
-from fliplens.errors import InputError, InterruptedRunError
+from fliplens.errors import FliplensError, FliplensWarning, InputError, InterruptedRunError
 from fliplens.extractor import Extractor
 from fliplens.files import write_lines
 from fliplens.lens import Lens
@@ -474,6 +475,31 @@ def test_files_may_lie_elsewhere(tmp_path: Path) -> None:
     files.save()
     result = run_study("rank", files.path, tmp_path / "out")
     assert {"train.txt", "../test.txt", "dev.txt"} <= set(result.study.provenance.hashes)
+
+
+def test_vectors_of_an_encoder_that_cannot_be_loaded_are_enough(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = StudyFiles.write(tmp_path / "data", ranks=[4])
+
+    def absent(spec: str, **_: Any) -> Any:
+        raise FliplensError(f"no {spec} here")
+
+    monkeypatch.setattr(fliplens.kept_vectors, "load_encoder", absent)
+    with pytest.warns(FliplensWarning, match=r"for toy start from sentence means.*no .*toy"):
+        run_study("rank", files.path, tmp_path / "out")
+    (lens,) = (tmp_path / "out" / "lenses").iterdir()
+    assert json.loads((lens / "config.json").read_text())["training"]["anchor"] == "sentences"
+
+
+def test_a_mistyped_label_of_vectors_is_refused_where_it_stands(tmp_path: Path) -> None:
+    files = StudyFiles.write(tmp_path / "data", ranks=[4])
+    files.config["corpora"]["spoken"]["train"]["text"]["embeddings"] = {"tou": "train.npy"}
+    files.save()
+    with pytest.raises(
+        InputError, match=r"labels out of toy, the encoders, found 'tou' \(.*embeddings\.tou, .* line "
+    ):
+        run_study("rank", files.path, tmp_path / "out")
 
 
 # Stopped and gone on with -----------------------------------------------------------------------------------

@@ -121,6 +121,11 @@ class StudyConfig:
         found = {name: _corpus(name, one) for name, one in corpora.items()}
         if not found or not encoders:
             corpora.fail("at least one corpus and one encoder", "none")
+        for corpus in found.values():
+            for side in (side for split in corpus.splits.values() for side in split.sides.values()):
+                for label, file in side.embeddings.items():
+                    if label and label not in encoders:
+                        file.fail(f"labels out of {', '.join(encoders)}, the encoders", repr(label))
         return cls(
             title=None if title is None else title.text(),
             encoders=encoders,

@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -23,7 +24,7 @@ import numpy as np
 from fliplens.comparison import compare
 from fliplens.embeddings import Embeddings, open_embeddings
 from fliplens.entities import read_entities
-from fliplens.errors import InputError, InterruptedRunError
+from fliplens.errors import FliplensError, FliplensWarning, InputError, InterruptedRunError
 from fliplens.evaluation import evaluate
 from fliplens.extractor import Extractor
 from fliplens.files import read_json, read_lines, sha256_of_file, sha256_of_lines, write_json
@@ -84,6 +85,7 @@ class Runner:
         self._vectors: dict[tuple[str, str, str, str], _Loaded] = {}
         self._encoders: dict[str, KeptEncoder] = {}
         self._widths: dict[str, int] = {}
+        self._reached: dict[str, KeptEncoder | None] = {}
         self._keys: dict[str, str] = {}
         self._models: dict[str, Extractor] = {}
 
@@ -260,11 +262,21 @@ class Runner:
         return _Loaded(made.vectors(texts, place), place.stem)
 
     def _anchor(self, label: str) -> KeptEncoder | None:
-        """Return the encoder for the vectors of words; None where only its vectors are there."""
-        try:
-            return self._encoder(label)
-        except InputError:
-            return None
+        """Return the encoder for the vectors of words; None (and a warning) where only its vectors can be had."""
+        if label not in self._reached:
+            try:
+                found = self._encoder(label)
+                found.loaded  # noqa: B018 - whether it can be loaded is what is asked
+            except FliplensError as error:
+                warnings.warn(
+                    f"lenses for {label} start from sentence means, as the encoder cannot be loaded here ({error})",
+                    FliplensWarning,
+                    stacklevel=2,
+                )
+                self._reached[label] = None
+            else:
+                self._reached[label] = found
+        return self._reached[label]
 
     def _place(self, encoder: str, texts: Sequence[str]) -> Path:
         """Return the file for the vectors of some texts by one encoder."""
