@@ -97,8 +97,12 @@ class Located:
 
     def checked(self, make: Callable[[Any], T]) -> T:
         """Return what `make` makes of the plain value; what it refuses is said to stand here."""
+        return self.asking(lambda: make(self.plain()))
+
+    def asking(self, make: Callable[[], T]) -> T:
+        """Return what `make` returns; what it refuses is said to be asked for here."""
         try:
-            return make(self.plain())
+            return make()
         except InputError as error:
             raise InputError(f"{error} ({self.name}, {self.file} line {self.line})") from error
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from fliplens.studies.config import StudyConfig
 from fliplens.studies.page import Study
@@ -51,6 +51,16 @@ class Evaluating:
     split: Literal["dev", "test"] = "test"
     decoding: Literal["plain", "explain-away"] = "plain"
 
+    @property
+    def models(self) -> tuple[str, ...]:
+        """The one model."""
+        return (self.model,)
+
+    @property
+    def readings(self) -> tuple[tuple[str, View], ...]:
+        """Which model reads which view."""
+        return tuple((self.model, view) for view in self.views)
+
 
 @dataclass(frozen=True)
 class Comparing:
@@ -59,6 +69,12 @@ class Comparing:
     models: tuple[str, str]
     words: View
     views: tuple[View, View]
+    split: ClassVar[Literal["test"]] = "test"
+
+    @property
+    def readings(self) -> tuple[tuple[str, View], ...]:
+        """Which model reads which view."""
+        return tuple(zip(self.models, self.views, strict=True))
 
 
 Measurement = Evaluating | Comparing

@@ -111,10 +111,8 @@ class Runner:
                     f"expected ranks up to {width}, the vectors' size, found {rank} ({name}, {self.config.own.file})"
                 )
         for one in self.plan.measurements.values():
-            models = (one.model,) if isinstance(one, Evaluating) else one.models
-            split = one.split if isinstance(one, Evaluating) else "test"
-            for model in models:
-                self._check_split(split, [one.words, *one.views], self.plan.fittings[model].encoder)
+            for model, view in one.readings:
+                self._check_split(one.split, [one.words, view], self.plan.fittings[model].encoder)
             if isinstance(one, Evaluating) and one.entities:
                 self._check_entities(one)
 
@@ -131,13 +129,11 @@ class Runner:
         with Progress("study", total=steps, unit="steps", show=self.show) as bar:
             for name in self.plan.fittings:
                 bar.note(name)
-                self._heed()
                 self._fit(name)
                 bar.update()
                 self._heed()
             for name, one in self.plan.measurements.items():
                 bar.note(name)
-                self._heed()
                 found[name] = self._measure(one)
                 bar.update()
                 self._heed()
@@ -197,20 +193,13 @@ class Runner:
             side.place.fail("texts, as its words are read", "none")
         path = self._path(side.texts)
         if path not in self._texts:
-            self._texts[path] = self._at(side.texts, lambda: read_lines(path))
+            self._texts[path] = side.texts.asking(lambda: read_lines(path))
         rows = self._split(split, view).rows
         if rows is None:
             return self._texts[path]
         if rows[1] > len(self._texts[path]):
             side.texts.fail(f"at least {rows[1]} lines, as rows asks for", f"{len(self._texts[path])}")
         return self._texts[path][rows[0] : rows[1]]
-
-    def _at(self, place: Located, make: Callable[[], Any]) -> Any:
-        """Return what `make` returns; what it refuses is said to be asked for in this place."""
-        try:
-            return make()
-        except InputError as error:
-            raise InputError(f"{error} ({place.name}, {place.file} line {place.line})") from error
 
     def _check_split(self, split: str, views: list[View], encoder: str) -> None:
         """See that the files of some sides are there, of one length, and their vectors of one size."""
@@ -220,7 +209,7 @@ class Runner:
             file = side.vectors(encoder)
             if file is not None:
                 path = self._path(file)
-                vectors: Embeddings = self._at(file, lambda path=path: open_embeddings(path))  # type: ignore[misc]
+                vectors = file.asking(partial(open_embeddings, path))
                 found, width = len(vectors), self._widths.setdefault(encoder, vectors.dim)
                 if vectors.dim != width:
                     file.fail(
@@ -249,7 +238,7 @@ class Runner:
         file = side.vectors(encoder)
         if file is not None:
             path = self._path(file)
-            embeddings = self._at(file, lambda: open_embeddings(path))
+            embeddings = file.asking(lambda: open_embeddings(path))
             manifest = embeddings.manifest
             hashes = manifest.sha256 if manifest is not None else [sha256_of_file(path)]
             rows = self._split(split, view).rows
@@ -258,7 +247,7 @@ class Runner:
             return _Loaded(embeddings.subset(np.arange(*rows)), _digest([*hashes, list(rows)]))
         texts = self.texts(split, view)
         place = self._place(encoder, texts)
-        made = self._at(side.place, lambda: self._encoder(encoder))
+        made = side.place.asking(lambda: self._encoder(encoder))
         return _Loaded(made.vectors(texts, place), place.stem)
 
     def _anchor(self, label: str) -> KeptEncoder | None:
@@ -399,19 +388,14 @@ class Runner:
         tokeniser = Tokeniser.from_json(choice.to_json()["tokeniser"])
         place = self._split(one.split, one.words).entities
         if place is not None:
-            self._at(place, lambda: read_entities(path, texts, Vocabulary(("a",), tokeniser=tokeniser)))
+            place.asking(lambda: read_entities(path, texts, Vocabulary(("a",), tokeniser=tokeniser)))
 
     def _measure(self, one: Evaluating | Comparing) -> Any:
-        models = (one.model,) if isinstance(one, Evaluating) else one.models
-        split = one.split if isinstance(one, Evaluating) else "test"
-        texts = self.texts(split, one.words)
-        loaded = [
-            self.vectors(split, view, self.plan.fittings[model].encoder)
-            for view, model in zip(one.views, models if len(models) == len(one.views) else models * 2, strict=False)
-        ]
+        texts = self.texts(one.split, one.words)
+        loaded = [self.vectors(one.split, view, self.plan.fittings[model].encoder) for model, view in one.readings]
         content: dict[str, Any] = {
             "kind": type(one).__name__,
-            "models": [self._key(model) for model in models],
+            "models": [self._key(model) for model in one.models],
             "texts": sha256_of_lines(texts),
             "views": [view.key for view in loaded],
         }

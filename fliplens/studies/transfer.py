@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
-from fliplens.studies.config import Corpus, StudyConfig
+from fliplens.studies.config import StudyConfig
 from fliplens.studies.findings import compared
 from fliplens.studies.page import Study
 from fliplens.studies.plan import Comparing, Evaluating, Fitting, Measurement, Plan, StudyKind, View
@@ -34,11 +34,7 @@ SAID = {
 
 def _views(config: StudyConfig) -> dict[str, tuple[View, View]]:
     """Return corpus → its two sides; the first one's words are read from both."""
-    return {name: two_sides(corpus, config) for name, corpus in _corpora(config).items()}
-
-
-def _corpora(config: StudyConfig) -> Mapping[str, Corpus]:
-    return config.corpora
+    return {name: two_sides(corpus, config) for name, corpus in config.corpora.items()}
 
 
 def _plan(config: StudyConfig) -> Plan:
