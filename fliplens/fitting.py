@@ -16,11 +16,9 @@ from fliplens.decoding import learn as learn_decoding
 from fliplens.devices import resolve_device
 from fliplens.distributed import Group
 from fliplens.embeddings import EmbeddingsLike
-from fliplens.errors import InputError
-from fliplens.evaluation import evaluate
 from fliplens.fingerprint import Fingerprint
 from fliplens.lens import Lens
-from fliplens.preparation import HELD_OUT_SHARE, Source
+from fliplens.preparation import HELD_OUT_SHARE, Source, check_hold_out
 from fliplens.progress import say
 from fliplens.recipes import TrainConfig
 from fliplens.training import Checkpoint, FolderLog, MetricsWriter, TrainResult, train
@@ -102,8 +100,7 @@ def fit(
     config = config or TrainConfig()
     group = group or Group()
     where = resolve_device(device)
-    if not 0 <= hold_out <= 0.5:
-        raise InputError(f"expected hold_out from 0 to 0.5, found {hold_out}")
+    check_hold_out(hold_out)
     if shuffled and config.anchor != "random":
         # The encoder's own word vectors would tell what the shuffled rows must not.
         config = replace(config, anchor="sentences")
@@ -180,12 +177,9 @@ def fit(
     )
     if shuffled:
         lens.config["data"]["shuffled"] = True
-    dev = prepared.dev
-    if dev is not None and prepared.dev_views is not None and group.is_first:
+    if group.is_first:
         heed()
-        lens.config["metrics"] = {
-            "dev": evaluate(lens, dev.texts, dev.primary, paired=dev.paired, metrics="accuracy").to_json()
-        }
+        lens.config.update(prepared.dev_metrics(lens))
     heed()
     return lens
 

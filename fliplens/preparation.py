@@ -17,6 +17,7 @@ import fliplens
 from fliplens.choosing import VocabularyChoice
 from fliplens.embeddings import Embeddings, EmbeddingsLike
 from fliplens.errors import EmbeddingSpaceWarning, FliplensError, FliplensWarning, InputError
+from fliplens.evaluation import evaluate
 from fliplens.files import sha256_of_lines
 from fliplens.lens_files import format_version
 from fliplens.training.checkpoint import identity_of
@@ -25,12 +26,19 @@ from fliplens.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
     from fliplens.encoders import Encoder
+    from fliplens.extractor import Extractor
 
-__all__ = ["HELD_OUT_SHARE", "Prepared", "Source"]
+__all__ = ["HELD_OUT_SHARE", "Prepared", "Source", "check_hold_out"]
 
 HELD_OUT_SHARE = 0.05
 HELD_OUT_MOST = 4000
 HELD_OUT_LEAST = 20
+
+
+def check_hold_out(share: float) -> None:
+    """Refuse a share of the rows to hold out that is not within 0..0.5."""
+    if not 0 <= share <= 0.5:
+        raise InputError(f"expected hold_out from 0 to 0.5, found {share}")
 
 
 @dataclass(frozen=True)
@@ -182,6 +190,14 @@ class Prepared:
     """The training rows that have a known word."""
     dev_views: Views | None
     """None without dev rows, or where none of them has a known word."""
+
+    def dev_metrics(self, model: Extractor) -> dict[str, Any]:
+        """Return a model's accuracy on the dev rows as `config.json` records it; nothing without rows to score."""
+        dev = self.dev
+        if dev is None or self.dev_views is None:
+            return {}
+        found = evaluate(model, dev.texts, dev.primary, paired=dev.paired, metrics="accuracy")
+        return {"metrics": {"dev": found.to_json()}}
 
     def description(self) -> dict[str, Any]:
         """Return the part of `config.json` that says what the model was made from."""

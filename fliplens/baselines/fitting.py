@@ -24,7 +24,7 @@ from fliplens.evaluation import evaluate
 from fliplens.extractor import Extractor
 from fliplens.fingerprint import Fingerprint
 from fliplens.lens import Lens
-from fliplens.preparation import HELD_OUT_SHARE, Prepared, Source
+from fliplens.preparation import HELD_OUT_SHARE, Prepared, Source, check_hold_out
 from fliplens.recipes import TrainConfig
 from fliplens.splice import Dictionary, mean_of
 from fliplens.vocabulary import Vocabulary
@@ -280,8 +280,7 @@ def fit_baseline(
         InputError: what was handed in does not fit together.
         InterruptedRunError: `stop` was true.
     """
-    if not 0 <= hold_out <= 0.5:
-        raise InputError(f"expected hold_out from 0 to 0.5, found {hold_out}")
+    check_hold_out(hold_out)
     if not 0 <= alpha <= 1:
         raise InputError(f"expected alpha from 0 to 1, found {alpha}")
     source = Source.gather(
@@ -306,9 +305,5 @@ def fit_baseline(
     seconds = round(time.perf_counter() - started, 3)
     settings = {"model": type(config).__name__.removesuffix("Config").lower(), **asdict(config)}  # type: ignore[call-overload]
     model.config.update({**prepared.description(), "recipe": settings, "training": {**found, "seconds": seconds}})
-    dev = prepared.dev
-    if dev is not None and prepared.dev_views is not None:
-        model.config["metrics"] = {
-            "dev": evaluate(model, dev.texts, dev.primary, paired=dev.paired, metrics="accuracy").to_json()
-        }
+    model.config.update(prepared.dev_metrics(model))
     return model
