@@ -12,7 +12,7 @@ from typing import Any
 from fliplens.errors import FliplensError, InputError
 from fliplens.files import sha256_of_file, sha256_of_lines
 
-__all__ = ["commit_of", "load_error", "quiet", "revision_of"]
+__all__ = ["check_hub_name", "commit_of", "load_error", "quiet", "revision_of"]
 
 
 @contextlib.contextmanager
@@ -35,6 +35,16 @@ def quiet() -> Iterator[None]:
             logger.setLevel(level)
         if bars:
             transformers_logging.enable_progress_bar()
+
+
+def check_hub_name(model: str) -> None:
+    """Refuse what can be no model of the Hub: it was meant as a folder, which is not there.
+
+    Raises:
+        InputError: it looks like a path, or is a file.
+    """
+    if not model or model.count("/") > 1 or model[0] in "./~" or "\\" in model or Path(model).exists():
+        raise InputError(f"expected a model folder at {model}, found none: check the path")
 
 
 def revision_of(folder: Path) -> str | None:

@@ -12,9 +12,10 @@ from pathlib import Path
 
 from fliplens.devices import multiplies_bfloat16, resolve_device
 from fliplens.encoders.sentence_transformers import SentenceTransformersEncoder
+from fliplens.encoders.specs import Spec
 from fliplens.errors import FliplensError, FliplensWarning, InputError, MissingExtraError
 from fliplens.files import sha256_of_file
-from fliplens.pretrained import commit_of, load_error, quiet, revision_of
+from fliplens.pretrained import check_hub_name, commit_of, load_error, quiet, revision_of
 
 __all__ = ["MINILM_SHA256", "load", "load_labse", "load_minilm"]
 
@@ -74,14 +75,12 @@ def load_labse(
     )
 
 
-def load(
-    model: str, *, device: str = "auto", batch_size: int | None = None, precision: str = "auto"
-) -> SentenceTransformersEncoder:
-    """Load any sentence-transformers model.
+def load(spec: Spec, *, device: str, batch_size: int | None, precision: str) -> SentenceTransformersEncoder:
+    """Load the model of a spec: one of the two above, or any sentence-transformers model.
 
     Args:
-        model: a model folder, or a Hub id with an optional `@REVISION` (branch, tag or commit). The folder wins
-            if both exist; it is recorded with its absolute path.
+        spec: `minilm`, `labse`, or `st` with a model folder or a Hub id; the folder wins if both exist, and is
+            recorded with its absolute path.
         device: see `load_encoder`.
         batch_size: see `load_encoder`.
         precision: see `load_encoder`.
@@ -91,37 +90,23 @@ def load(
         MissingExtraError: sentence-transformers is not installed.
         FliplensError: the Hub could not be reached, or the files do not load.
     """
-    folder = Path(model).expanduser()
-    if folder.is_dir():
+    if spec.family == "minilm":
+        return load_minilm(device=device, batch_size=batch_size, precision=precision)
+    if spec.family == "labse":
+        return load_labse(device=device, batch_size=batch_size, precision=precision)
+    load_from = partial(_load, spec=str(spec.canonical()), device=device, batch_size=batch_size, precision=precision)
+    folder = spec.folder
+    if folder is not None:
         if not any((folder / name).is_file() for name in ("modules.json", "config.json")):
             raise InputError(
                 f"expected a sentence-transformers model in {folder}, found neither modules.json nor config.json: "
                 "name the folder that SentenceTransformer.save_pretrained() wrote"
             )
-        folder = folder.resolve()
-        encoder = _load(
-            str(folder),
-            None,
-            spec=f"st:{folder}",
-            name=folder.name,
-            device=device,
-            batch_size=batch_size,
-            precision=precision,
-        )
+        encoder = load_from(str(folder), None, name=folder.name)
         encoder.revision = revision_of(folder)
         return encoder
-    name, _, revision = model.partition("@")
-    if not name or name.count("/") > 1 or name[0] in "./~" or "\\" in name or folder.exists():
-        raise InputError(f"expected a model folder at {model}, found none: check the path")
-    return _load(
-        name,
-        revision or None,
-        spec=f"st:{model}",
-        name=name,
-        device=device,
-        batch_size=batch_size,
-        precision=precision,
-    )
+    check_hub_name(spec.model)
+    return load_from(spec.model, spec.revision, name=spec.model)
 
 
 def _load(

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
-from fliplens.encoders import EncodedBatch, over_long
 from fliplens.encoders.packed import PackedBert
+from fliplens.encoders.protocol import EncodedBatch, over_long
 from fliplens.errors import FliplensError, FliplensWarning, InputError
 from fliplens.progress import Progress
 

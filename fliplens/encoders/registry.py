@@ -1,0 +1,142 @@
+"""All families of encoders there are, and the calls that get an encoder by its spec.
+
+A family is a module of this package with a function
+
+    load(spec: Spec, *, device: str, batch_size: int | None, precision: str) -> Encoder
+
+that is imported when one of its encoders is asked for, and not before.
+"""
+
+from __future__ import annotations
+
+import importlib
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType
+
+from fliplens.encoders.protocol import Encoder
+from fliplens.encoders.specs import Spec
+from fliplens.errors import InputError
+
+__all__ = ["FAMILIES", "PRECISIONS", "Family", "canonical_spec", "known_encoders", "load_encoder", "parse_spec"]
+
+PRECISIONS = ("auto", "float32", "bfloat16")
+"""What an encoder can be asked to multiply in."""
+
+
+@dataclass(frozen=True)
+class Family:
+    """Encoders that one adapter loads."""
+
+    form: str
+    """How a spec of it looks, for people."""
+    about: str
+    """What it is, in one line."""
+    module: str
+    """Where `load` is."""
+    model: bool = True
+    """Whether a spec may name a model; a family without one has but one."""
+    required: bool = True
+    """Whether it must."""
+    options: Mapping[str, str] = field(default_factory=dict)
+    """What may follow `#`, each with what it means."""
+
+
+FAMILIES: Mapping[str, Family] = MappingProxyType(
+    {
+        "minilm": Family(
+            "minilm",
+            "sentence-transformers/all-MiniLM-L6-v2: English, 384 numbers a sentence, fast on a CPU",
+            "fliplens.encoders.loading",
+            model=False,
+        ),
+        "labse": Family(
+            "labse",
+            "sentence-transformers/LaBSE: 109 languages in one space, 768 numbers a sentence",
+            "fliplens.encoders.loading",
+            model=False,
+        ),
+        "st": Family(
+            "st:MODEL[@REVISION]",
+            "any sentence-transformers model, from a folder or the Hugging Face Hub; also without st:",
+            "fliplens.encoders.loading",
+        ),
+    }
+)
+"""By the name that a spec starts with."""
+
+_HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*(?:@[^\s#]+)?(?:#\S+)?", re.ASCII)
+
+
+def known_encoders() -> Mapping[str, str]:
+    """Return the forms of specs that `load_encoder` takes, each with a line that describes the encoder."""
+    return MappingProxyType({family.form: family.about for family in FAMILIES.values()})
+
+
+def parse_spec(text: str) -> Spec:
+    """Take a spec apart; a folder, and `OWNER/NAME` of the Hub, are sentence-transformers models.
+
+    Raises:
+        InputError: no family goes by that name, or it has no such options.
+    """
+    name, colon, rest = text.partition(":")
+    family = FAMILIES.get(name)
+    if family is None:
+        if text and (Path(text).expanduser().is_dir() or _HUB_NAME.fullmatch(text)):
+            return parse_spec(f"st:{text}")
+        raise InputError(
+            f"expected an encoder, found {text!r}: name one of {', '.join(one.form for one in FAMILIES.values())}, "
+            "or a sentence-transformers model without st:, as OWNER/NAME[@REVISION] or an existing model folder"
+        )
+    if not colon and "#" in name:
+        raise InputError(f"expected {family.form}, found {text!r}")
+    spec = Spec.parse(name, rest)
+    if bool(spec.model) > family.model or (family.required and family.model and not spec.model):
+        raise InputError(f"expected {family.form}, found {text!r}")
+    unknown = [option for option in spec.options if option not in family.options]
+    if unknown:
+        some = f"options out of {', '.join(family.options)}" if family.options else "no options"
+        raise InputError(f"expected {some} in a spec {family.form}, found {unknown[0]} in {text!r}")
+    return spec
+
+
+def load_encoder(
+    spec: str, *, device: str = "auto", batch_size: int | None = None, precision: str = "auto"
+) -> Encoder:
+    """Load the encoder that `spec` names (`known_encoders` lists the forms).
+
+    Args:
+        spec: a short name, `FAMILY:MODEL[@REVISION][#option=value,...]`, a folder, or `OWNER/NAME[@REVISION]`.
+        device: "auto" (CUDA if there is one, else the CPU), "cpu", "cuda", "cuda:1", "mps".
+        batch_size: how many texts go through the model at once; None forms batches by their number of tokens,
+            which is faster for texts of mixed length.
+        precision: what the model multiplies in. "bfloat16" leaves a vector's cosine with its float32 self above
+            0.9999; "auto" takes it where the device has instructions for it (elsewhere it is far slower), and
+            "float32" otherwise. Vectors come out as float32 either way.
+
+    Raises:
+        InputError: no encoder goes by that spec, the Hub has no such model, or the device is not there.
+        MissingExtraError: the library that runs this encoder is not installed.
+        FliplensError: the model could not be loaded.
+    """
+    if batch_size is not None and batch_size < 1:
+        raise InputError(f"expected a batch_size of 1 or more, or None, found {batch_size}")
+    if precision not in PRECISIONS:
+        raise InputError(f"expected a precision of {', '.join(PRECISIONS)}, found {precision!r}")
+    parsed = parse_spec(spec)
+    module = importlib.import_module(FAMILIES[parsed.family].module)
+    encoder: Encoder = module.load(parsed, device=device, batch_size=batch_size, precision=precision)
+    return encoder
+
+
+def canonical_spec(spec: str) -> str:
+    """Return the one spelling of a spec that lenses and manifests record, without loading anything.
+
+    A folder becomes `st:` and its absolute path, a Hub id `st:OWNER/NAME`; what is unknown here stays as it is.
+    """
+    try:
+        return str(parse_spec(spec).canonical())
+    except InputError:
+        return spec

@@ -1,0 +1,85 @@
+"""The one string that names an encoder: `FAMILY`, or `FAMILY:MODEL[@REVISION][#option=value,option=value]`.
+
+The families and their options are those of `fliplens.encoders.registry`; here a spec is only taken apart and put
+together again.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from types import MappingProxyType
+
+from fliplens.errors import InputError
+
+__all__ = ["Spec"]
+
+_OPTION = re.compile(r"[a-z][a-z_-]*", re.ASCII)
+NESTED = "encoder"
+"""The option whose value is a spec itself: it comes last, and all that follows is its own."""
+
+
+@dataclass(frozen=True)
+class Spec:
+    """An encoder's name, taken apart."""
+
+    family: str
+    """Which adapter: `st`, `hf`, `gemini`, ..."""
+    model: str = ""
+    """A folder, a Hub id or a service's name for the model; "" where the family has but one."""
+    revision: str | None = None
+    """Branch, tag or commit of a Hub id."""
+    options: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    """In the order of the spec."""
+
+    @classmethod
+    def parse(cls, family: str, rest: str) -> Spec:
+        """Take apart what follows `FAMILY:`.
+
+        A folder that exists under the whole name is that folder, whatever signs its name holds.
+
+        Raises:
+            InputError: options that are not `name=value`, or one twice.
+        """
+        if Path(rest).expanduser().is_dir():
+            return cls(family, rest)
+        model, _, options = rest.partition("#")
+        revision = ""
+        if not Path(model).expanduser().is_dir():
+            model, _, revision = model.partition("@")
+        return cls(family, model, revision or None, MappingProxyType(_options(options, f"{family}:{rest}")))
+
+    @property
+    def folder(self) -> Path | None:
+        """The model's folder, absolute, if there is one of that name."""
+        path = Path(self.model).expanduser()
+        return path.resolve() if self.model and path.is_dir() else None
+
+    def canonical(self) -> Spec:
+        """Return the spec with its folder, if it names one, as an absolute path."""
+        return self if self.folder is None else replace(self, model=str(self.folder))
+
+    def __str__(self) -> str:
+        text = self.family + (f":{self.model}" if self.model else "")
+        text += f"@{self.revision}" if self.revision else ""
+        options = ",".join(f"{name}={value}" for name, value in self.options.items())
+        return f"{text}#{options}" if options else text
+
+
+def _options(text: str, spec: str) -> dict[str, str]:
+    found: dict[str, str] = {}
+    rest = text
+    while rest:
+        name, equals, value = rest.partition("=")
+        if name != NESTED:
+            value, _, rest = value.partition(",")
+        else:
+            rest = ""
+        if not equals or not value or not _OPTION.fullmatch(name):
+            raise InputError(f"expected options as name=value,name=value after #, found {text!r} in {spec!r}")
+        if name in found:
+            raise InputError(f"expected every option once, found {name} again in {spec!r}")
+        found[name] = value
+    return found
