@@ -127,22 +127,16 @@ def machine() -> dict[str, Any]:
 
     import torch
 
+    from fliplens.devices import processor
+
     versions = {"python": platform.python_version()}
     for package in PACKAGES:
         try:
             versions[package] = version(package)
         except PackageNotFoundError:
             versions[package] = "absent"
-    cpu = next(
-        (
-            line.partition(":")[2].strip()
-            for line in Path("/proc/cpuinfo").read_text().splitlines()
-            if line.startswith("model name")
-        ),
-        platform.processor(),
-    )
     return {
-        "processor": cpu,
+        "processor": processor(),
         "threads": torch.get_num_threads(),
         "float32_gflops": round(matrix_product_peak(torch.float32, 2048)),
         "versions": versions,

@@ -39,11 +39,11 @@ if TYPE_CHECKING:
     from fliplens.extractor import Extractor
     from fliplens.fitting import fit
     from fliplens.lens import Lens
-    from fliplens.metrics import Difference, Estimate
     from fliplens.reading_files import write_top_words
     from fliplens.recipes import TrainConfig
     from fliplens.tokenisation import Tokeniser
     from fliplens.training import Checkpoint
+    from fliplens.uncertainty import Difference, Estimate
     from fliplens.vocabulary import References, Vocabulary
     from fliplens.words import TopWords, Word, Words
 
@@ -71,7 +71,7 @@ _HOMES = {
     "extractor": ("Extractor",),
     "fitting": ("fit",),
     "lens": ("Lens",),
-    "metrics": ("Difference", "Estimate"),
+    "uncertainty": ("Difference", "Estimate"),
     "reading_files": ("write_top_words",),
     "recipes": ("TrainConfig",),
     "tokenisation": ("Tokeniser",),

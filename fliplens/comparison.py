@@ -22,7 +22,8 @@ from fliplens.errors import InputError
 from fliplens.evaluation import ViewResult, evaluate
 from fliplens.extractor import Extractor
 from fliplens.files import read_lines
-from fliplens.metrics import Difference, Estimate, estimate, estimates, jaccard, paired_difference
+from fliplens.metrics import jaccard
+from fliplens.uncertainty import Difference, Estimate, estimate, estimates, paired_difference
 from fliplens.vocabulary import Vocabulary
 
 __all__ = ["ComparedAt", "Comparison", "compare", "compare_views"]

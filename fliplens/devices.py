@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -12,7 +13,7 @@ from fliplens.errors import InputError
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["multiplies_bfloat16", "resolve_device", "runs_triton", "set_threads"]
+__all__ = ["machine", "multiplies_bfloat16", "processor", "resolve_device", "runs_triton", "set_threads"]
 
 
 def resolve_device(device: str = "auto") -> torch.device:
@@ -47,6 +48,27 @@ def set_threads(threads: int | None) -> None:
     import torch
 
     torch.set_num_threads(threads)
+
+
+def processor() -> str:
+    """Return the processor's name as the system tells it."""
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        text = ""
+    named = (line.partition(":")[2].strip() for line in text.splitlines() if line.startswith("model name"))
+    return next(named, "") or platform.processor() or platform.machine()
+
+
+def machine(device: str = "auto") -> str:
+    """Return what work on a device runs on, in words."""
+    import torch
+
+    where = resolve_device(device)
+    if where.type == "cuda":
+        return torch.cuda.get_device_name(where)
+    n = torch.get_num_threads()
+    return f"{n} thread{'s' * (n != 1)} of {processor()}"
 
 
 @cache

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import shutil
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,7 +21,7 @@ from fliplens.embeddings import (
     write_npy,
 )
 from fliplens.encoders import BatchEncoder, Encoder, over_long
-from fliplens.errors import FliplensError, FliplensWarning, InputError
+from fliplens.errors import FliplensError, FliplensWarning, InputError, InterruptedRunError
 from fliplens.files import FolderKind, atomic_file, check_free, is_empty, sha256_of_file, sha256_of_lines, write_json
 from fliplens.progress import Progress
 
@@ -44,6 +44,7 @@ def encode_texts(
     rows_per_part: int = ROWS_PER_PART,
     overwrite: bool = False,
     show_progress: bool = False,
+    stop: Callable[[], bool] | None = None,
 ) -> Embeddings:
     """Encode texts to `out`, going on from whatever an interrupted run of the same job left there.
 
@@ -57,6 +58,7 @@ def encode_texts(
         rows_per_part: rows a shard; what a kill can lose.
         overwrite: replace what another job left at `out`.
         show_progress: a bar on stderr.
+        stop: asked before every shard; once it is true the work ends, and the same call goes on with it.
 
     Returns:
         The finished embeddings, memory-mapped.
@@ -64,6 +66,7 @@ def encode_texts(
     Raises:
         InputError: no texts, or `out` holds something else, or rows of this job in another precision.
         FliplensError: the encoder gave a wrong number of vectors, or some that are not finite.
+        InterruptedRunError: `stop` was true.
 
     Warns:
         FliplensWarning: the model read only the start of some texts; once, when the job is done. Or the job was
@@ -99,6 +102,11 @@ def encode_texts(
     with Progress("encode", total=len(texts), unit="texts", show=show_progress, done=already) as bar:
         while sum(done.rows) < len(texts):
             start = sum(done.rows)
+            if stop is not None and stop():
+                raise InterruptedRunError(
+                    f"interrupted; {start} of {len(texts)} rows are kept in {folder}: run the same command again to "
+                    "go on"
+                )
             vectors, cut_here = _encode(encoder, texts[start : start + rows_per_part], bar)
             cut += cut_here
             rows = min(rows_per_part, len(texts) - start)

@@ -16,25 +16,23 @@ from fliplens.decoding import Decoding
 from fliplens.embeddings import Embeddings, EmbeddingsLike
 from fliplens.entities import Entities, read_entities
 from fliplens.errors import InputError
-from fliplens.extractor import Extractor
+from fliplens.extractor import Extractor, ViewName
 from fliplens.files import read_lines
-from fliplens.metrics import (
-    Estimate,
-    accuracy,
-    entity_recall,
-    entity_scores,
-    estimate_perplexity,
-    estimates,
-    hit_sets,
-    hits,
-    precision_recall_f1,
-)
+from fliplens.metrics import accuracy, entity_recall, entity_scores, hit_sets, hits, precision_recall_f1
 from fliplens.objective import softmax_
 from fliplens.reading import top_n
 from fliplens.spans import Spans
+from fliplens.uncertainty import (
+    Difference,
+    Estimate,
+    Values,
+    estimate_perplexity,
+    estimates,
+    paired_differences,
+)
 from fliplens.vocabulary import References
 
-__all__ = ["AtPriors", "EntityRecall", "EvaluationResult", "ViewResult", "evaluate"]
+__all__ = ["AtPriors", "EntityGain", "EntityRecall", "EvaluationResult", "ViewResult", "evaluate"]
 
 MetricChoice = Literal["accuracy", "pr", "all"]
 ENTITY_DEPTH = 50
@@ -80,6 +78,23 @@ class EntityRecall:
 
 
 @dataclass(frozen=True)
+class EntityGain:
+    """Recall of named entities with the prior removed minus that with it, sentence by sentence."""
+
+    strict: tuple[Difference, ...]
+    """For n = 1, 2, ..."""
+    partial: tuple[Difference, ...]
+    """Likewise."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain JSON values; the first item of each list is n = 1."""
+        return {
+            "strict": [one.to_json() for one in self.strict],
+            "partial": [one.to_json() for one in self.partial],
+        }
+
+
+@dataclass(frozen=True)
 class ViewResult:
     """All metrics of a lens on one view of the sentences."""
 
@@ -87,6 +102,8 @@ class ViewResult:
     """accuracy, precision, recall, f1, perplexity: those that were asked for."""
     entity_recall: dict[str, EntityRecall] = field(repr=False)
     """with_prior, without_prior and perhaps at_prior; empty without entities."""
+    entity_gain: EntityGain | None = field(repr=False)
+    """What removing the prior does to the recall; None without entities."""
     values: dict[str, dict[str, NDArray[np.float64]]] = field(repr=False)
     """Per sentence, metric → prior → (n,): NaN where a sentence does not count. Not part of the JSON."""
     n_evaluated: int
@@ -104,6 +121,8 @@ class ViewResult:
         result: dict[str, Any] = {name: value.to_json() for name, value in self.metrics.items()}
         if self.entity_recall:
             result["entity_recall"] = {k: value.to_json() for k, value in self.entity_recall.items()}
+        if self.entity_gain is not None:
+            result["entity_gain"] = self.entity_gain.to_json()
         return {**result, "n_evaluated": self.n_evaluated, "n_skipped": self.n_skipped, "k_mean": self.k_mean}
 
 
@@ -211,7 +230,9 @@ def evaluate(
         topn = min(DEFAULT_TOPN, len(lens.vocabulary))
     if not 1 <= topn <= len(lens.vocabulary):
         raise InputError(f"expected topn from 1 to {len(lens.vocabulary)}, the vocabulary, found {topn}")
-    given = {"primary": embeddings} if paired is None else {"primary": embeddings, "paired": paired}
+    given: dict[ViewName, EmbeddingsLike] = {"primary": embeddings}
+    if paired is not None:
+        given["paired"] = paired
     views = {name: lens.check(view) for name, view in given.items()}
     for view in views.values():
         view.check_rows(len(lines), other="the text")
@@ -238,8 +259,10 @@ def evaluate(
     # Perplexity is a property of the plain softmax.
     perplexity = metrics == "all" and decoding == "plain" and lens.softmax
     request = _Request(references, entities, topn, dial, metrics, perplexity, pool, block_rows, decoding, keep_hits)
+    # As the lens comes it reads the first view: a caller may have set it to another.
+    reads = {name: lens if name == "primary" else lens.for_view(name) for name in views}
     return EvaluationResult(
-        views={name: _evaluate_view(lens, view, request) for name, view in views.items()},
+        views={name: _evaluate_view(reads[name], view, request) for name, view in views.items()},
         topn=topn,
         prior=prior,
         vocabulary_size=len(lens.vocabulary),
@@ -315,7 +338,7 @@ def _evaluate_view(lens: Extractor, embeddings: Embeddings, request: _Request) -
                 losses[position][start:stop] = _losses(biased, known[start:stop])
     values: dict[str, dict[str, NDArray[np.float64]]] = {}
     results: dict[str, dict[str, Estimate]] = {}
-    recalls: dict[str, EntityRecall] = {}
+    recalls: dict[str, tuple[Values, Values]] = {}
     right: dict[str, csr_matrix] = {}
     mass = np.asarray(known.sum(axis=1), dtype=np.float64).ravel()
     for name, position in request.dial.items():
@@ -325,7 +348,8 @@ def _evaluate_view(lens: Extractor, embeddings: Embeddings, request: _Request) -
         if request.keep_hits:
             right[name] = hit_sets(request.pooled(found), top[position], n_known, len(lens.vocabulary))
         if request.entities is not None:
-            recalls[name] = _entity_recall(top[position], request.entities, min(ENTITY_DEPTH, depth))
+            depths = range(1, min(ENTITY_DEPTH, depth) + 1)
+            recalls[name] = entity_recall(top[position], *request.entities.arrays(), depths)
     # Metrics that leave out the same sentences share their bootstrap samples.
     for entity in (False, True):
         keys = [(m, name) for m in values if m.startswith("entity_") == entity for name in request.dial]
@@ -339,7 +363,8 @@ def _evaluate_view(lens: Extractor, embeddings: Embeddings, request: _Request) -
         }
     return ViewResult(
         metrics={metric: AtPriors(**by_name) for metric, by_name in results.items()},
-        entity_recall=recalls,
+        entity_recall={name: EntityRecall(*map(estimates, recall)) for name, recall in recalls.items()},
+        entity_gain=_gain(recalls["without_prior"], recalls["with_prior"]) if recalls else None,
         values=values,
         n_evaluated=int((n_known > 0).sum()),
         n_skipped=int((n_known == 0).sum()),
@@ -365,6 +390,6 @@ def _per_sentence(
     return values
 
 
-def _entity_recall(top: NDArray[np.int64], entities: Entities, depth: int) -> EntityRecall:
-    strict, partial = entity_recall(top, *entities.arrays(), range(1, depth + 1))
-    return EntityRecall(estimates(strict), estimates(partial))
+def _gain(without: tuple[Values, Values], with_prior: tuple[Values, Values]) -> EntityGain:
+    """Return the differences of strict and of partial recall, (n, depths) each."""
+    return EntityGain(*(paired_differences(one, other) for one, other in zip(without, with_prior, strict=True)))

@@ -9,7 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from numbers import Real
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 import torch
@@ -24,7 +24,10 @@ from fliplens.reading import top_n
 from fliplens.vocabulary import Vocabulary
 from fliplens.words import TopWords, Words
 
-__all__ = ["Extractor", "check_prior"]
+__all__ = ["Extractor", "ViewName", "check_prior"]
+
+ViewName = Literal["primary", "paired"]
+"""The two views of a sentence that training knows."""
 
 DEFAULT_N = 10
 # Rows read from a file and handed on at a time: their vectors and words are what reading a file holds in memory.
@@ -68,6 +71,11 @@ class Extractor(ABC):
     @abstractmethod
     def to(self, device: torch.device | str) -> Self:
         """Return the same on another device."""
+
+    def for_view(self, view: ViewName) -> Self:
+        """Return what reads vectors of a view, such as text or speech: of a lens, itself, as it reads all alike."""
+        del view
+        return self
 
     @abstractmethod
     def tensors(self) -> tuple[dict[str, Tensor], dict[str, Tensor]]:

@@ -28,6 +28,7 @@ __all__ = [
     "atomic_folder",
     "check_free",
     "is_empty",
+    "link_or_copy",
     "read_json",
     "read_lines",
     "sha256_of_file",
@@ -136,6 +137,14 @@ def check_free(path: str | Path, *, kind: FolderKind, overwrite: bool) -> Path:
             "name another place, or pass --overwrite (overwrite=True) to replace it"
         )
     return path
+
+
+def link_or_copy(source: Path, target: Path) -> None:
+    """Give a file a second name; on disks that cannot, a copy. No file of ours is ever changed in place."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
 
 
 def is_empty(folder: Path) -> bool:

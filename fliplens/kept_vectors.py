@@ -32,15 +32,22 @@ class KeptEncoder:
         place: the `.npy` file for the vectors of a list of texts that `encode` is asked for.
         device: where the model runs.
         show_progress: bars on stderr.
+        stop: asked while texts are encoded; once it is true that ends, and goes on when asked again.
     """
 
     modality = "text"
 
     def __init__(
-        self, spec: str, place: Callable[[Sequence[str]], Path], *, device: str = "auto", show_progress: bool = False
+        self,
+        spec: str,
+        place: Callable[[Sequence[str]], Path],
+        *,
+        device: str = "auto",
+        show_progress: bool = False,
+        stop: Callable[[], bool] | None = None,
     ) -> None:
         self.spec = canonical_spec(spec)
-        self._place, self._device, self._show = place, device, show_progress
+        self._place, self._device, self._show, self._stop = place, device, show_progress, stop
         self._encoder: Encoder | None = None
 
     @property
@@ -100,4 +107,5 @@ class KeptEncoder:
             rows_per_part=ROWS_PER_PART,
             overwrite=True,
             show_progress=self._show,
+            stop=self._stop,
         )

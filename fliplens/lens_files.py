@@ -162,6 +162,7 @@ def _splice(parts: _Parts) -> Extractor:
         tensors["mean"],
         float(penalty),
         parts.vocabulary,
+        paired_mean=parts.ours.get("paired_mean"),
         fingerprint=parts.fingerprint,
         config=parts.config,
     )

@@ -114,6 +114,13 @@ class FitSettings:
             explain_away=switch(EXPLAIN_AWAY, given.get(EXPLAIN_AWAY, True)),
         )
 
+    @property
+    def wants_encoder(self) -> bool:
+        """Whether the encoder's vectors of the vocabulary's words go into the model, where they can be had."""
+        if self.baseline is not None:
+            return self.baseline.wants_word_vectors
+        return not self.shuffled and self.train.anchor in ("auto", "words")
+
 
 def _model(given: Mapping[str, Any], recipe: list[str]) -> str:
     """Return which model is made; refuse settings that mean nothing to it."""

@@ -19,10 +19,10 @@ from fliplens.evaluation import EvaluationResult, evaluate
 from fliplens.files import write_lines
 from fliplens.fitting import fit
 from fliplens.lens import Lens
-from fliplens.metrics import sign_flip_p_value
 from fliplens.objective import Factors
 from fliplens.recipes import TrainConfig
 from fliplens.tokenisation import Tokeniser
+from fliplens.uncertainty import sign_flip_p_value
 from fliplens.vocabulary import Vocabulary
 
 DIAL = {"with_prior": 1.0, "without_prior": 0.0, "at_prior": 0.4}

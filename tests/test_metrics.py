@@ -15,19 +15,13 @@ from oracles import brute_force_entity_recall
 from scipy.sparse import csr_matrix
 
 import fliplens.metrics
-from fliplens.metrics import (
+from fliplens.metrics import accuracy, entity_recall, entity_scores, hit_sets, hits, jaccard, precision_recall_f1
+from fliplens.uncertainty import (
     Difference,
-    accuracy,
-    entity_recall,
-    entity_scores,
     estimate,
     estimate_perplexity,
     estimates,
-    hit_sets,
-    hits,
-    jaccard,
     paired_difference,
-    precision_recall_f1,
     sign_flip_p_value,
 )
 

@@ -293,11 +293,12 @@ SPOILS: list[tuple[Callable[[Path], object], str]] = [
     (wide, r"vectors of 16 dimensions, .*found 17 \(corpora.spoken.test.noisy.embeddings, "),
     (
         lambda folder: write_lines(folder / "test.txt", ["a river"] * 39),
-        r"as many rows on every side of test, .*found 39 on side text and 40 on side text \(corpora.spoken.test.text",
+        r"as many rows on every side of test, .*found 39 lines of text \(text\) and 40 vectors \(text\) "
+        r"\(corpora.spoken.test.text",
     ),
     (
         lambda folder: np.save(folder / "test-noisy.npy", np.ones((41, 16), np.float32)),
-        r"found 40 on side text and 41 on side noisy \(corpora.spoken.test.noisy, .* line \d+\)",
+        r"found 40 lines of text \(text\) and 41 vectors \(noisy\) \(corpora.spoken.test.noisy, .* line \d+\)",
     ),
     (lambda folder: np.save(folder / "dev.npy", np.ones((30, 16), np.int64)), "dev.npy"),
     (
@@ -376,7 +377,7 @@ def test_a_second_run_does_nothing_and_writes_the_same(tmp_path: Path, fits: lis
     shutil.move(tmp_path / "moved" / "study.yaml", tmp_path / "config" / "study.yaml")
     run_study("rank", tmp_path / "config" / "study.yaml", tmp_path / "other", data=tmp_path / "moved")
     assert files_of(tmp_path / "other") == first
-    assert ENCODERS == [] and not list((tmp_path / "other").rglob("*.checkpoint"))
+    assert encoded() == 0 and not list((tmp_path / "other").rglob("*.checkpoint"))
 
 
 def test_a_changed_setting_refits_what_it_touches(tmp_path: Path, fits: list[Any]) -> None:
@@ -439,17 +440,18 @@ def test_vectors_are_encoded_once(tmp_path: Path, fits: list[Any]) -> None:
     run_study("vocabulary", files.path, tmp_path / "out")
     n_words = sum(len(Extractor.load(path).vocabulary) for path in (tmp_path / "out" / "lenses").iterdir())
     assert encoded() == 2 * (90 + 30 + 40) + n_words
-    kept = files_of(tmp_path / "out" / "vectors")
+    kept = files_of(tmp_path / "out" / "cache" / "vectors")
     np.testing.assert_array_equal(
-        sorted(np.load(path).shape[0] for path in (tmp_path / "out" / "vectors").glob("*.npy"))[-2:], [90, 90]
+        sorted(np.load(path).shape[0] for path in (tmp_path / "out" / "cache" / "vectors").glob("*.npy"))[-2:],
+        [90, 90],
     )
     ENCODERS.clear()
     files.config["title"] = "Another"
     files.save()
     run_study("vocabulary", files.path, tmp_path / "out")
-    assert encoded() == 0 and files_of(tmp_path / "out" / "vectors") == kept
+    assert encoded() == 0 and files_of(tmp_path / "out" / "cache" / "vectors") == kept
     # Broken, they are made again.
-    for path in (tmp_path / "out" / "vectors").glob("*.npy"):
+    for path in (tmp_path / "out" / "cache" / "vectors").glob("*.npy"):
         path.write_bytes(path.read_bytes()[:-4])
     run_study("vocabulary", files.path, tmp_path / "out")
     assert encoded() >= 2 * (90 + 30 + 40) and len(fits) == 2
@@ -459,7 +461,7 @@ def test_results_that_cannot_be_read_are_taken_again(tmp_path: Path, fits: list[
     files = StudyFiles.write(tmp_path, ranks=[4])
     run_study("rank", files.path, tmp_path / "out")
     first = files_of(tmp_path / "out")
-    for path in (tmp_path / "out" / "measured").iterdir():
+    for path in (tmp_path / "out" / "cache" / "measured").iterdir():
         path.write_text("{")
     run_study("rank", files.path, tmp_path / "out")
     assert files_of(tmp_path / "out") == first and len(fits) == 1
@@ -474,7 +476,7 @@ def test_files_may_lie_elsewhere(tmp_path: Path) -> None:
     sides["test"]["text"]["texts"] = "../test.txt"
     files.save()
     result = run_study("rank", files.path, tmp_path / "out")
-    assert {"train.txt", "../test.txt", "dev.txt"} <= set(result.study.provenance.hashes)
+    assert {"train.txt, lines", "../test.txt, lines", "dev.txt, lines"} <= set(result.study.provenance.hashes)
 
 
 def test_vectors_of_an_encoder_that_cannot_be_loaded_are_enough(
@@ -565,7 +567,7 @@ def test_training_goes_on_from_the_middle_of_a_fit(tmp_path: Path, unbroken: Pat
 
 def test_what_a_kill_leaves_beside_a_finished_lens_is_removed(tmp_path: Path, unbroken: Path) -> None:
     shutil.copytree(unbroken / "out", tmp_path / "out")
-    lens = next((tmp_path / "out" / "lenses").iterdir())
+    lens = next((tmp_path / "out" / "cache" / "lenses").iterdir())
     left = lens.with_name(lens.name + ".checkpoint")
     left.mkdir()
     (left / "state.safetensors").write_bytes(b"")

@@ -37,7 +37,17 @@ def study(*, plots: bool = False, findings: tuple[str, ...] = ("FLiP is *highest
             config={"ranks": [32, "full"], "note": "```x```", "nothing": float("nan")},
             versions={"fliplens": "0.1.0"},
             hashes={"text_a": "ab" * 32},
-            seconds=12.34,
+            models={
+                "LiP": {
+                    "folder": "lenses/lip",
+                    "rows_trained": 1234,
+                    "dev_rows": 56,
+                    "vocabulary": 7890,
+                    "anchor": "words",
+                    "chosen": {"penalty": 0.000123},
+                }
+            },
+            data=("1,000 sentences measured, 3 left out.",),
             command="fliplens study rank rank.yaml",
             machine="2 cores",
         ),
@@ -75,6 +85,7 @@ def test_the_page_says_and_shows_everything() -> None:
         "What was found",
         "Accuracy",
         "How it was made",
+        "The fitted models",
     ]
     inline = [child for token in tokens for child in token.children or []]
     images = [child.attrs["src"] for child in inline if child.type == "image"]
@@ -85,7 +96,10 @@ def test_the_page_says_and_shows_everything() -> None:
         "".join(child.content for child in token.children or []) for token in tokens if token.type == "inline"
     ]
     assert "What does a rank cost? One lens each." in paragraphs and "All on the same text." in paragraphs
-    assert "FLiP is *highest*." in paragraphs and "Made on 2 cores in 12.3 s." in paragraphs
+    assert "FLiP is *highest*." in paragraphs and "Made on 2 cores." in paragraphs
+    assert "1,000 sentences measured, 3 left out." in paragraphs
+    made = [paragraphs[paragraphs.index("lenses/lip") + step] for step in (-1, 1, 2, 3)]
+    assert made == ["LiP", "1,234 rows, 56 held out", "7,890", "anchor words, penalty 0.000123"]
     assert f"text_a: {'ab' * 32}" in paragraphs and "fliplens: 0.1.0" in paragraphs
     code = [token.content for token in tokens if token.type == "fence"]
     assert code[0] == "fliplens study rank rank.yaml\n" and json.loads(code[1])["note"] == "```x```"

@@ -22,7 +22,6 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
 from fliplens.errors import InputError
-from fliplens.metrics import estimate
 from fliplens.studies.findings import PER_CENT, Scale, beyond_chance, compared, highest, measured, times, trend
 from fliplens.studies.rendering import (
     csv_names,
@@ -36,6 +35,7 @@ from fliplens.studies.rendering import (
     to_markdown,
 )
 from fliplens.studies.tables import Cell, Column, Table
+from fliplens.uncertainty import estimate
 
 NASTY = [
     "a | b",
@@ -189,6 +189,12 @@ def test_the_best_numbers_are_marked_as_shown() -> None:
         [False] * 4,
         [False] * 4,
     ]
+
+
+def test_what_is_not_known_to_be_worse_is_marked_as_well() -> None:
+    cells = [Cell(0.6, se=0.01), Cell(0.58, se=0.01), Cell(0.55, ci95=(0.5, 0.59)), Cell(0.5, se=0.01), Cell(0.57)]
+    marked = Table.build("t", [Column.percent("x")], [[cell] for cell in cells]).with_best()
+    assert [row[0].best for row in marked.rows] == [True, True, True, False, False]
 
 
 def test_a_group_given_as_it_is_is_one_heading() -> None:

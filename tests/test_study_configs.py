@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from fliplens.studies.catalogue import STUDIES
+from fliplens.studies.catalogue import KINDS
 from fliplens.studies.config import StudyConfig
 
 CONFIGS = sorted((Path(__file__).parent.parent / "studies").glob("*/*.yaml"))
@@ -14,12 +14,12 @@ CONFIGS = sorted((Path(__file__).parent.parent / "studies").glob("*/*.yaml"))
 
 def test_there_is_a_config_of_both_kinds_for_every_study() -> None:
     for folder in ("paper", "offline"):
-        assert {path.stem.split("-")[0] for path in CONFIGS if path.parent.name == folder} == set(STUDIES)
+        assert {path.stem.split("-")[0] for path in CONFIGS if path.parent.name == folder} == set(KINDS)
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: f"{path.parent.name}/{path.stem}")
 def test_a_config_makes_a_plan(path: Path) -> None:
-    kind = STUDIES[path.stem.split("-")[0]]
+    kind = KINDS[path.stem.split("-")[0]]
     config = StudyConfig.read(path, *kind.settings)
     plan = kind.plan(config)
     assert plan.fittings and plan.measurements

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from scipy.stats import permutation_test
 from study_data import ROWS, StudyFiles, drawn, other_language
 from toys import ToyEncoder
 
@@ -21,7 +22,6 @@ from fliplens.baselines.fitting import (
     SpliceConfig,
     fit_baseline,
 )
-from fliplens.cli import parser
 from fliplens.comparison import compare
 from fliplens.concepts import ConceptConfig
 from fliplens.errors import InputError
@@ -30,7 +30,8 @@ from fliplens.extractor import Extractor
 from fliplens.files import write_lines
 from fliplens.fitting import fit
 from fliplens.recipes import TrainConfig
-from fliplens.studies.catalogue import STUDIES, StudyResult, run_study
+from fliplens.studies.catalogue import KINDS, StudyResult, run_study
+from fliplens.studies.names import STUDIES
 from fliplens.studies.tables import Cell
 
 PRIORS = {"table": "with_prior", "without-prior": "without_prior"}
@@ -124,8 +125,8 @@ def assert_folder(result: StudyResult, *plots: str) -> None:
 
 
 def test_the_catalogue_is_what_the_command_line_offers() -> None:
-    assert tuple(STUDIES) == parser.STUDIES
-    assert all(name == kind.name for name, kind in STUDIES.items())
+    assert tuple(STUDIES) == tuple(KINDS)
+    assert all(name == kind.name for name, kind in KINDS.items())
 
 
 # Table 1 ----------------------------------------------------------------------------------------------------
@@ -135,13 +136,16 @@ def test_rank(tmp_path: Path) -> None:
     files = StudyFiles.write(
         tmp_path, ranks=[2, "full", 4], yardsticks=["frequency", "shuffled", "ridge", "probe"], title="How low?"
     )
+    # The rank that others have is the table's, whatever the recipe says.
+    files.config["train"]["rank"] = 3
     result = run("rank", files)
     models = {
         ("no", "full"): fitted("text", "noisy", rank="full"),
         ("yes", "4"): fitted("text", "noisy", rank=4),
         ("yes", "2"): fitted("text", "noisy", rank=2),
         ("", "most frequent words"): fitted("text", "noisy", model=FrequencyConfig()),
-        ("", "control: shuffled vectors"): fitted("text", "noisy", shuffled=True),
+        # What is trained has the highest rank of the table.
+        ("", "control: shuffled vectors"): fitted("text", "noisy", shuffled=True, rank=4),
         ("", "ridge"): fitted("text", "noisy", model=RidgeConfig()),
         ("", "one hidden layer"): fitted("text", "noisy", model=ProbeConfig(train=recipe())),
     }
@@ -150,7 +154,17 @@ def test_rank(tmp_path: Path) -> None:
         assert [(row[0].text, row[1].text) for row in rows] == list(models)
         for row, model in zip(rows, models.values(), strict=True):
             for cell, view in zip(row[2:], ("text", "noisy"), strict=True):
-                assert_accuracy(cell, model, view, position)
+                if row[1].text == "most frequent words" and position == "without_prior":
+                    assert cell.mean is None and cell.missing
+                else:
+                    assert_accuracy(cell, model, view, position)
+    control = compare(
+        models["", "control: shuffled vectors"], models["", "most frequent words"], *side_rows("test")["text"]
+    ).with_prior.difference
+    told = [
+        one for one in result.study.findings if "On text: " in one and "control" in one and "most frequent" in one
+    ]
+    assert (len(told) == 1 and f"{100 * abs(control.mean):.1f} points" in told[0]) or "No difference" in told[0]
     best = models["yes", "4"]
     texts, vectors = side_rows("test")["noisy"]
     difference = compare(best, models["no", "full"], texts, vectors).with_prior.difference
@@ -200,16 +214,16 @@ def test_rank_refuses(tmp_path: Path, change: dict[str, Any], fragment: str) -> 
     with pytest.raises(InputError, match=fragment) as caught:
         run("rank", files)
     assert "\n" not in str(caught.value) and "study.yaml" in str(caught.value)
-    assert not list(tmp_path.glob("out/lenses/*"))
+    assert not list(tmp_path.glob("out/**/lenses/*"))
 
 
 @pytest.mark.parametrize("train", [{"recipe": "paper"}, {"whiten": True}])
 def test_a_probe_that_cannot_follow_the_recipe_is_refused_before_the_work(tmp_path: Path, train: Any) -> None:
     files = StudyFiles.write(tmp_path, ranks=[4], yardsticks=["probe"])
     files.config["train"] |= train
-    with pytest.raises(InputError, match="for a probe .*probe, .*study.yaml"):
+    with pytest.raises(InputError, match=r"for a probe .*\(yardsticks\[0\], .*study.yaml line \d+\)"):
         run("rank", files)
-    assert not list(tmp_path.glob("out/lenses/*"))
+    assert not list(tmp_path.glob("out/**/lenses/*"))
 
 
 def test_yardsticks_leave_alone_what_only_lenses_can(tmp_path: Path) -> None:
@@ -371,8 +385,13 @@ def test_splice(tmp_path: Path) -> None:
     assert [row[0].text for row in rows] == ["SpLiCE", "FLiP", "FLiP, prior removed"]
     cases = [(splice, "with_prior"), (flip, "with_prior"), (flip, "without_prior")]
     for row, (model, position) in zip(rows, cases, strict=True):
-        for cell, view in zip(row[1:], ("text", "noisy"), strict=True):
-            assert_accuracy(cell, model, view, position)
+        # Each view has a mean of its own.
+        assert_accuracy(row[1], model, "text", position)
+        assert_accuracy(row[2], model.for_view("paired"), "noisy", position)
+    texts, noisy = side_rows("test")["noisy"]
+    bare = compare(flip, splice.for_view("paired"), texts, noisy).without_prior.difference
+    (said,) = (one for one in result.study.findings if one.startswith("On noisy: ") and "its prior removed" in one)
+    assert f"{100 * abs(bare.mean):.1f} points" in said or "No difference" in said
     assert_folder(result, "plot")
 
 
@@ -403,8 +422,9 @@ def test_entities(tmp_path: Path) -> None:
     names = write_entities(files)
     result = run("entities", files)
     model = fitted("text", "noisy")
-    for name, view in (("primary", "text"), ("paired", "noisy")):
-        table = result.study.tables[f"table-{name}"]
+    for view in ("text", "noisy"):
+        table = result.study.tables[f"table-{view}"]
+        recalls: dict[tuple[int, int, str], list[Any]] = {}
         for offset, prior in ((0, 1.0), (1, 0.0)):
             ranked = [[word.word for word in words] for words in model.top(
                 side_rows("test")[view][1], len(model.vocabulary), prior=prior
@@ -420,9 +440,21 @@ def test_entities(tmp_path: Path) -> None:
                 cells = table.rows[n - 1]
                 assert cells[0].mean == n
                 assert cells[1 + offset].mean == pytest.approx(np.mean(strict))
-                assert cells[3 + offset].mean == pytest.approx(np.mean(partial))
+                assert cells[4 + offset].mean == pytest.approx(np.mean(partial))
+                recalls[n, offset, "strict"], recalls[n, offset, "partial"] = strict, partial
+        for n in (1, 3, 10):
+            for place, kind in ((3, "strict"), (6, "partial")):
+                gains = np.subtract(recalls[n, 1, kind], recalls[n, 0, kind])
+                cell = table.rows[n - 1][place]
+                assert cell.signed and cell.mean == pytest.approx(np.mean(gains), abs=1e-12)
+                test = permutation_test(
+                    (gains,), np.mean, permutation_type="samples", n_resamples=9999, rng=np.random.default_rng(0)
+                )
+                assert cell.p == pytest.approx(float(test.pvalue), abs=0.02)
         assert len(table.rows) == min(50, len(model.vocabulary))
-    assert_folder(result, "plot-primary", "plot-paired")
+        assert any(f"On {view}, n = 10: " in finding for finding in result.study.findings)
+    assert_folder(result, "plot-text", "plot-noisy")
+    assert "names.jsonl" in result.study.provenance.hashes
 
 
 @pytest.mark.parametrize(
@@ -443,7 +475,7 @@ def test_entities_that_are_none_are_refused_before_the_work(
         write_lines(tmp_path / "names.jsonl", lines)
     with pytest.raises(InputError, match=rf"{fragment}.*\(corpora.spoken.test.entities, .*study.yaml line \d+\)"):
         run("entities", files)
-    assert not list(tmp_path.glob("out/lenses/*"))
+    assert not list(tmp_path.glob("out/**/lenses/*"))
 
 
 def test_entities_need_entities(tmp_path: Path) -> None:
@@ -521,7 +553,7 @@ def test_sweep_looks_for_test_before_the_work(tmp_path: Path) -> None:
     (tmp_path / "test-noisy.npy").unlink()
     with pytest.raises(InputError, match="test-noisy.npy"):
         run("sweep", files)
-    assert not list(tmp_path.glob("out/lenses/*"))
+    assert not list(tmp_path.glob("out/**/lenses/*"))
 
 
 def test_numbers_are_finite(tmp_path: Path) -> None:

@@ -65,12 +65,19 @@ class Work:
 class BaselineConfig(ABC):
     """Settings of one kind of yardstick."""
 
-    wants_word_vectors: ClassVar[bool] = False
-    """Whether it starts from the encoder's vectors of the words."""
+    @property
+    def wants_word_vectors(self) -> bool:
+        """Whether it starts from the encoder's vectors of the words, where they can be had."""
+        return False
 
     @abstractmethod
     def build(self, work: Work) -> tuple[Extractor, dict[str, Any]]:
         """Return the model, and what is to be recorded of its making beside these settings."""
+
+    @classmethod
+    def grids(cls) -> dict[str, Any]:
+        """Return what settings that are left open are chosen from, by name."""
+        return {name: value for name, value in vars(cls).items() if name.isupper()}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,8 +147,6 @@ class RidgeConfig(BaselineConfig):
 class ProbeConfig(BaselineConfig):
     """The lens with a hidden layer beside it: how much is in the vectors, but not linearly."""
 
-    wants_word_vectors: ClassVar[bool] = True
-
     hidden: int = 1024
     """Size of the hidden layer."""
     train: TrainConfig = field(default_factory=TrainConfig)
@@ -156,6 +161,11 @@ class ProbeConfig(BaselineConfig):
         if isinstance(self.hidden, bool) or not isinstance(self.hidden, int) or self.hidden < 1:
             raise InputError(f"expected hidden to be a whole number from 1, found {self.hidden!r}")
         check_recipe(self.train)
+
+    @property
+    def wants_word_vectors(self) -> bool:
+        """As the lens that it is compared with does."""
+        return self.train.anchor in ("auto", "words")
 
     def build(self, work: Work) -> tuple[Extractor, dict[str, Any]]:
         """Train it to the last pass."""
@@ -175,7 +185,6 @@ class ProbeConfig(BaselineConfig):
 class SpliceConfig(BaselineConfig):
     """SpLiCE: every vector as a sparse, non-negative sum of the concepts' own vectors."""
 
-    wants_word_vectors: ClassVar[bool] = True
     PENALTIES: ClassVar[tuple[float, ...]] = (0.5, 0.4, 0.3, 0.25, 0.2, 0.15, 0.1)
     """What `penalty` is chosen from, times 2 d: what the authors' code calls `l1_penalty`."""
     MOST_ROWS: ClassVar[int] = 1000
@@ -197,6 +206,11 @@ class SpliceConfig(BaselineConfig):
         if self.dictionary not in ("auto", "words", "sentences"):
             raise InputError(f"expected dictionary to be auto, words or sentences, found {self.dictionary!r}")
 
+    @property
+    def wants_word_vectors(self) -> bool:
+        """Unless the dictionary is made of sentences."""
+        return self.dictionary != "sentences"
+
     def build(self, work: Work) -> tuple[Extractor, dict[str, Any]]:
         """Make the dictionary; choose the penalty."""
         prepared = work.prepared
@@ -213,10 +227,13 @@ class SpliceConfig(BaselineConfig):
                 "dictionary=sentences"
             )
         rows = Dictionary.from_vectors(vectors).rows
-        mean = sum((mean_of(view) * np.float32(weight) for view, weight in views), np.zeros(1, dtype=np.float32))
+        # Each kind of input has a mean of its own, as the authors take one off images and another off captions.
+        mean, *paired = (
+            mean_of(view) for view in (prepared.views.primary, prepared.views.paired) if view is not None
+        )
 
         def model(penalty: float, **more: Any) -> Splice:
-            return Splice(rows, mean, penalty, prepared.vocabulary, **more)
+            return Splice(rows, mean, penalty, prepared.vocabulary, paired_mean=paired[0] if paired else None, **more)
 
         dim = rows.shape[1]
         penalties = [one / (2 * dim) for one in self.PENALTIES] if self.penalty is None else [self.penalty]

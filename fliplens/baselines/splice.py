@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from typing import Any, ClassVar
 
@@ -13,7 +14,7 @@ from torch import Tensor
 from fliplens.decoding import Decoding
 from fliplens.embeddings import Embeddings
 from fliplens.errors import InputError
-from fliplens.extractor import Extractor, check_prior
+from fliplens.extractor import Extractor, ViewName, check_prior
 from fliplens.fingerprint import Fingerprint
 from fliplens.splice import Dictionary, decompose_blocks
 from fliplens.vocabulary import Vocabulary
@@ -26,7 +27,9 @@ class Splice(Extractor):
 
     Args:
         dictionary: float32 (C, d), the concepts' vectors, each of length 1 or 0.
-        mean: (d,), taken off the normalised vectors.
+        mean: (d,), taken off the normalised vectors of the primary view.
+        paired_mean: (d,), taken off those of the paired view, which are of another kind (`for_view`); by default
+            the same.
         penalty: of the weights, scikit-learn's alpha.
         vocabulary: the C concepts.
         fingerprint: of the embedding space.
@@ -48,22 +51,26 @@ class Splice(Extractor):
         vocabulary: Vocabulary,
         *,
         fingerprint: Fingerprint | None = None,
+        paired_mean: Tensor | NDArray[np.float32] | None = None,
         config: dict[str, Any] | None = None,
     ) -> None:
         super().__init__(vocabulary, fingerprint=fingerprint, config=config)
         rows = np.asarray(torch.as_tensor(dictionary).cpu(), dtype=np.float32)
-        self._mean = np.asarray(torch.as_tensor(mean).cpu(), dtype=np.float32)
-        if rows.ndim != 2 or len(rows) != len(vocabulary) or self._mean.shape != rows.shape[1:]:
-            raise InputError(
-                f"expected a dictionary of {len(vocabulary)} rows and a mean of its width, found shapes {rows.shape} "
-                f"and {self._mean.shape}: these files belong to different models"
-            )
-        if not np.isfinite(self._mean).all():
-            raise InputError("expected finite numbers in the mean, found NaN or infinite ones: the file is bad")
+        given = {"primary": mean} if paired_mean is None else {"primary": mean, "paired": paired_mean}
+        self._means = {view: np.asarray(torch.as_tensor(one).cpu(), dtype=np.float32) for view, one in given.items()}
+        for one in self._means.values():
+            if rows.ndim != 2 or len(rows) != len(vocabulary) or one.shape != rows.shape[1:]:
+                raise InputError(
+                    f"expected a dictionary of {len(vocabulary)} rows and a mean of its width, found shapes "
+                    f"{rows.shape} and {one.shape}: these files belong to different models"
+                )
+            if not np.isfinite(one).all():
+                raise InputError("expected finite numbers in the mean, found NaN or infinite ones: the file is bad")
         if isinstance(penalty, bool) or not 0 < penalty < float("inf"):
             raise InputError(f"expected a penalty above 0, found {penalty!r}")
         self.penalty = float(penalty)
         self.dictionary = Dictionary(rows)
+        self._view: ViewName = "primary"
 
     @property
     def dim(self) -> int:
@@ -79,13 +86,23 @@ class Splice(Extractor):
         del device
         return self
 
+    def for_view(self, view: ViewName) -> Splice:
+        """Return what takes the mean of that view's vectors off; without a paired one all are alike."""
+        if view == self._view or view not in self._means:
+            return self
+        other = copy.copy(self)
+        other._view = view
+        return other
+
     def tensors(self) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """Return dictionary, mean and penalty; nothing else belongs to them."""
-        return {
+        """Return dictionary, mean and penalty, and beside them the paired view's mean, where there is one."""
+        parameters = {
             "dictionary": torch.from_numpy(self.dictionary.rows),
-            "mean": torch.from_numpy(self._mean),
+            "mean": torch.from_numpy(self._means["primary"]),
             "penalty": torch.tensor([self.penalty], dtype=torch.float64),
-        }, {}
+        }
+        paired = self._means.get("paired")
+        return parameters, {} if paired is None else {"paired_mean": torch.from_numpy(paired)}
 
     def describe(self) -> dict[str, Any]:
         """Return kind, sizes and penalty."""
@@ -109,8 +126,9 @@ class Splice(Extractor):
         Below zero they are not named (`floor`), and being all different they need no ordering of ties.
         """
         del decoding
+        mean = self._means.get(self._view, self._means["primary"])
         without = -torch.arange(1, len(self.vocabulary) + 1, dtype=torch.float32)
-        blocks = decompose_blocks(embeddings, self.dictionary, self.penalty, mean=self._mean, block_rows=most_rows)
+        blocks = decompose_blocks(embeddings, self.dictionary, self.penalty, mean=mean, block_rows=most_rows)
         for start, found in blocks:
             scores = without.repeat(found.weights.shape[0], 1)
             rows = np.repeat(np.arange(found.weights.shape[0]), np.diff(found.weights.indptr))

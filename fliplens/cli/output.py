@@ -9,7 +9,7 @@ from typing import Any
 
 from fliplens.comparison import Comparison
 from fliplens.evaluation import AtPriors, EvaluationResult
-from fliplens.metrics import Difference, Estimate
+from fliplens.uncertainty import Difference, Estimate
 
 __all__ = ["print_comparisons", "print_evaluation", "print_json", "print_table", "print_text"]
 

@@ -9,6 +9,7 @@ from importlib import import_module
 from typing import Any, NoReturn, TypeAlias
 
 from fliplens import __version__
+from fliplens.studies.names import STUDIES
 
 __all__ = ["build_parser", "parse"]
 
@@ -281,9 +282,6 @@ def _info(commands: Commands, common: OneLineParser) -> None:
     info.set_defaults(run=_lazily("info"))
 
 
-STUDIES = ("rank", "modality", "language", "vocabulary", "encoders", "splice", "entities", "sweep")
-
-
 def _study(commands: Commands, common: OneLineParser) -> None:
     study = commands.add_parser(
         "study",
@@ -292,11 +290,12 @@ def _study(commands: Commands, common: OneLineParser) -> None:
         description="Carry out a study: fit, measure, write table, plots and a page. Run the same command again to "
         "go on with a killed one; what OUT holds already is used.",
     )
-    study.add_argument("name", choices=STUDIES, metavar="NAME", help=", ".join(STUDIES))
+    kinds = "; ".join(f"{name} ({one.source}: {one.varies})" for name, one in STUDIES.items())
+    study.add_argument("name", choices=tuple(STUDIES), metavar="NAME", help=kinds)
     study.add_argument("config", metavar="CONFIG.yaml", help="corpora, encoders, recipe, and what is varied")
     study.add_argument("-o", "--output", metavar="OUT", help="the study's folder (default: runs/NAME)")
     study.add_argument("--data", metavar="DIR", help="where the config's paths are looked up (default: beside it)")
-    study.add_argument("--cache", metavar="DIR", help="what studies share: lenses, vectors (default: OUT)")
+    study.add_argument("--cache", metavar="DIR", help="what studies share: lenses, vectors (default: OUT/cache)")
     study.add_argument("--json", action="store_true", help="print tables and findings as one JSON document")
     study.set_defaults(run=_lazily("study"))
 

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from fliplens.studies.config import StudyConfig
-from fliplens.studies.findings import trend
-from fliplens.studies.page import Study
+from fliplens.studies.findings import compared, trend
+from fliplens.studies.page import Study, short_names
 from fliplens.studies.plan import Evaluating, Fitting, Plan, StudyKind
 from fliplens.studies.plots import Line, LinePlot
 from fliplens.studies.results import estimate
@@ -18,6 +18,7 @@ __all__ = ["ENTITIES"]
 
 SHOWN = 10
 """n of the figure, at most; the table goes as deep as the evaluation."""
+KINDS = ("strict", "partial")
 POSITIONS = {"with_prior": "with the prior", "without_prior": "prior removed"}
 
 
@@ -30,28 +31,45 @@ def _plan(config: StudyConfig) -> Plan:
 def _write_up(config: StudyConfig, _plan: Plan, found: Mapping[str, Any]) -> Study:
     sides = Sides.of(config)
     tables, plots, findings = {}, {}, []
+    shorts = short_names([view.side for view in sides.views])
     for view, name in zip(sides.views, sides.names, strict=True):
-        recall = found["flip"]["views"][name]["entity_recall"]
+        short = shorts[view.side]
+        measured = found["flip"]["views"][name]
+        recall, gain = measured["entity_recall"], measured["entity_gain"]
         depth = len(recall["with_prior"]["strict"])
         columns = [
-            Column.percent(said, kind, better=None, shows=("se",))
-            for kind in ("strict", "partial")
-            for said in POSITIONS.values()
+            Column.percent(said, kind, better=None, shows=("se", "p"))
+            for kind in KINDS
+            for said in (*POSITIONS.values(), "gain")
         ]
         cells = {
             (kind, position): [estimate(one) for one in recall[position][kind]]
-            for kind in ("strict", "partial")
+            for kind in KINDS
             for position in POSITIONS
         }
+        gains = {kind: [estimate(one, signed=True) for one in gain[kind]] for kind in KINDS}
         title = f"Named-entity recall among the top n words, {view.side}"
-        tables[f"table-{name}"] = Table.build(
+        tables[f"table-{short}"] = Table.build(
             title,
             [Column("n", decimals=0, better=None), *columns],
-            [[Cell(float(n + 1)), *(column[n] for column in cells.values())] for n in range(depth)],
+            [
+                [
+                    Cell(float(n + 1)),
+                    *(
+                        one
+                        for kind in KINDS
+                        for one in (*(cells[kind, position][n] for position in POSITIONS), gains[kind][n])
+                    ),
+                ]
+                for n in range(depth)
+            ],
+            notes=(
+                "Gain: recall with the prior removed minus that with it, sentence by sentence, with its p-value.",
+            ),
             source="Figure 1",
         )
         shown = range(min(SHOWN, depth))
-        plots[f"plot-{name}"] = LinePlot(
+        plots[f"plot-{short}"] = LinePlot(
             title,
             "n, words looked at",
             "entity recall",
@@ -60,7 +78,7 @@ def _write_up(config: StudyConfig, _plan: Plan, found: Mapping[str, Any]) -> Stu
                     f"{kind}, {POSITIONS[position]}",
                     tuple(float(n + 1) for n in shown),
                     tuple(column[n] for n in shown),
-                    colour=("strict", "partial").index(kind),
+                    colour=KINDS.index(kind),
                     dash=list(POSITIONS).index(position),
                 )
                 for (kind, position), column in cells.items()
@@ -70,6 +88,12 @@ def _write_up(config: StudyConfig, _plan: Plan, found: Mapping[str, Any]) -> Stu
         for (kind, position), column in cells.items():
             said = f"On {view.side}, {kind} recall {POSITIONS[position]}"
             findings.append(trend(said, "n", [float(n + 1) for n in shown], [column[n] for n in shown]))
+        for kind, column in gains.items():
+            n = shown[-1]
+            findings.append(
+                f"On {view.side}, n = {n + 1}: "
+                + compared(f"{kind} recall with the prior removed", f"{kind} recall with the prior", column[n])
+            )
     return Study(
         config.title or "Named entities",
         "Whether the names in a sentence are among the n best words read from its vector: strict counts a name whose "
@@ -80,6 +104,4 @@ def _write_up(config: StudyConfig, _plan: Plan, found: Mapping[str, Any]) -> Stu
     )
 
 
-ENTITIES = StudyKind(
-    "entities", "Figure 1", "n, and the prior: strict and partial entity recall", Sides.SETTINGS, _plan, _write_up
-)
+ENTITIES = StudyKind("entities", Sides.SETTINGS, _plan, _write_up)

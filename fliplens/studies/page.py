@@ -14,7 +14,8 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+import shutil
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,9 +25,9 @@ from fliplens.files import atomic_file, read_json, sha256_of_file
 from fliplens.studies.drawing import check_drawing
 from fliplens.studies.plots import Plot, render
 from fliplens.studies.rendering import escape_markdown, to_csv, to_latex, to_markdown
-from fliplens.studies.tables import Table, clean
+from fliplens.studies.tables import Column, Table, clean
 
-__all__ = ["FORMAT", "FORMAT_VERSION", "Provenance", "Study", "render_study", "write_study"]
+__all__ = ["FORMAT", "FORMAT_VERSION", "Provenance", "Study", "render_study", "short_names", "write_study"]
 
 FORMAT = "fliplens-study"
 FORMAT_VERSION = 1
@@ -45,8 +46,10 @@ class Provenance:
     """Of FLiPLens, torch and whatever else the numbers depend on."""
     hashes: Mapping[str, str] = field(default_factory=dict)
     """SHA-256 of what was read, by its name."""
-    seconds: float | None = None
-    """How long it took; None where that is not told."""
+    models: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """Name of every fitted model → `folder` (relative to the study's) and what is told of its making."""
+    data: tuple[str, ...] = ()
+    """Sentences about what was measured on: how many sentences, how many of them left out and why."""
     command: str = ""
     """What was typed."""
     machine: str = ""
@@ -57,7 +60,8 @@ class Provenance:
         return {
             "command": self.command,
             "machine": self.machine,
-            "seconds": self.seconds,
+            "data": list(self.data),
+            "models": {name: dict(one) for name, one in self.models.items()},
             "config": dict(self.config),
             "versions": dict(self.versions),
             "hashes": dict(self.hashes),
@@ -99,6 +103,19 @@ class Study:
                 )
 
 
+def short_names(names: Iterable[str]) -> dict[str, str]:
+    """Return name → a name that any disk and `Study` take for a file's, each another one."""
+    short: dict[str, str] = {}
+    for name in names:
+        plain = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-") or "unnamed"
+        number, tried = 1, plain
+        while tried in short.values():
+            number += 1
+            tried = f"{plain}-{number}"
+        short[name] = tried
+    return short
+
+
 def write_study(folder: str | Path, study: Study) -> tuple[Path, ...]:
     """Write a study's folder and return its files' paths.
 
@@ -120,6 +137,22 @@ def write_study(folder: str | Path, study: Study) -> tuple[Path, ...]:
     for path in stale:
         path.unlink(missing_ok=True)
     return tuple(folder / name for name in files)
+
+
+def forget_models(folder: Path, kept: Collection[str]) -> None:
+    """Remove models that an earlier version of the study has put into its `lenses`, and that this one does not have.
+
+    Args:
+        folder: the study's.
+        kept: names of folders that stay.
+    """
+    from fliplens.lens_files import LENS_FOLDER
+
+    for name in _earlier(folder).get("models", []):
+        place = folder / "lenses" / str(name)
+        ours = _NAME.fullmatch(str(name)) and name not in kept and (place / LENS_FOLDER.marker).is_file()
+        if ours and all(re.fullmatch(LENS_FOLDER.entries, entry.name) for entry in place.iterdir()):
+            shutil.rmtree(place)
 
 
 def render_study(study: Study) -> dict[str, bytes]:
@@ -177,10 +210,16 @@ def _made(provenance: Provenance) -> list[str]:
     parts = []
     if provenance.command:
         parts.append(_fenced("sh", provenance.command))
-    ran = [f"on {escape_markdown(provenance.machine)}"] * bool(provenance.machine)
-    ran += [] if provenance.seconds is None else [f"in {provenance.seconds:.1f} s"]
-    if ran:
-        parts.append(f"Made {' '.join(ran)}.")
+    if provenance.machine:
+        parts.append(f"Made on {escape_markdown(provenance.machine)}.")
+    parts += [escape_markdown(sentence) for sentence in provenance.data]
+    if provenance.models:
+        table = Table.build(
+            "The fitted models",
+            [Column(name) for name in ("Model", "Folder", "Trained on", "Words", "Made with")],
+            [_model_row(name, one) for name, one in provenance.models.items()],
+        )
+        parts.append(to_markdown(table).rstrip("\n"))
     for name, entries in (("Versions", provenance.versions), ("SHA-256 of what was read", provenance.hashes)):
         if entries:
             lines = [f"- {escape_markdown(key)}: {escape_markdown(str(value))}" for key, value in entries.items()]
@@ -188,6 +227,18 @@ def _made(provenance: Provenance) -> list[str]:
     if provenance.config:
         parts += ["Settings:", _fenced("json", _json(dict(provenance.config)).decode("utf-8").rstrip("\n"))]
     return ["## How it was made", *parts] if parts else []
+
+
+def _model_row(name: str, one: Mapping[str, Any]) -> list[str]:
+    """Return what a page tells of a fitted model."""
+    trained = "" if one.get("rows_trained") is None else f"{one['rows_trained']:,} rows"
+    if one.get("dev_rows"):
+        trained += f", {one['dev_rows']:,} held out"
+    made = {**({"anchor": one["anchor"]} if one.get("anchor") else {}), **one.get("chosen", {})}
+    said = ", ".join(
+        f"{key} {value:.6g}" if isinstance(value, float) else f"{key} {value}" for key, value in made.items()
+    )
+    return [name, str(one.get("folder", "")), trained, f"{one.get('vocabulary', 0):,}", said]
 
 
 def _paragraphs(text: str) -> list[str]:
@@ -229,13 +280,20 @@ def _finite(value: Any) -> Any:
 
 def _stale(folder: Path, files: Mapping[str, bytes]) -> list[Path]:
     """Return the files of an earlier version of the study that this one has not, as far as they are unchanged."""
-    if not (folder / "study.json").is_file():
-        return []
-    try:
-        earlier = read_json(folder / "study.json")
-        written = dict(earlier["files"]) if earlier["format"] == FORMAT else {}
-    except (InputError, KeyError, TypeError, ValueError):
-        # What is not ours is left alone.
-        return []
+    written = _earlier(folder).get("files", {})
     paths = [folder / name for name in written if name not in files and _FILE.fullmatch(name)]
     return [path for path in paths if path.is_file() and sha256_of_file(path) == written[path.name]]
+
+
+def _earlier(folder: Path) -> dict[str, Any]:
+    """Return the files and models that an earlier version of the study lists; nothing of what others wrote."""
+    if not (folder / "study.json").is_file():
+        return {}
+    try:
+        earlier = read_json(folder / "study.json")
+        if earlier["format"] != FORMAT:
+            return {}
+        models = [Path(one["folder"]).name for one in earlier["provenance"].get("models", {}).values()]
+        return {"files": dict(earlier["files"]), "models": models}
+    except (InputError, KeyError, TypeError, ValueError, AttributeError):
+        return {}

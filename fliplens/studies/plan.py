@@ -7,9 +7,10 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
 from fliplens.studies.config import StudyConfig
+from fliplens.studies.located import Located
 from fliplens.studies.page import Study
 
-__all__ = ["Comparing", "Evaluating", "Fitting", "Measurement", "Plan", "StudyKind", "View"]
+__all__ = ["Comparing", "Evaluating", "Fitting", "Measurement", "ModelKind", "Plan", "StudyKind", "View"]
 
 ModelKind = Literal["flip", "ridge", "frequency", "probe", "splice", "shuffled"]
 
@@ -36,6 +37,8 @@ class Fitting:
     model: ModelKind = "flip"
     recipe: Mapping[str, Any] = field(default_factory=dict)
     """Settings of the recipe that differ from the study's."""
+    place: Located | None = None
+    """Where the config asks for them."""
 
 
 @dataclass(frozen=True)
@@ -95,10 +98,7 @@ class StudyKind:
     """One table or figure of the paper."""
 
     name: str
-    source: str
-    """Which one, in words."""
-    varies: str
-    """What it varies, for `fliplens study --help`."""
+    """One of `fliplens.studies.names`."""
     settings: tuple[str, ...]
     """Names of its own settings."""
     plan: Callable[[StudyConfig], Plan]

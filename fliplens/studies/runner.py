@@ -2,7 +2,6 @@
 
     CACHE/lenses/KEY/          every fitted model, under a hash of all that went into it
     CACHE/measured/KEY.json    every measurement, likewise
-    CACHE/vectors/KEY.npy      vectors that had to be encoded
 
 A study that is killed, or run again with other settings, does only what no earlier run has done.
 """
@@ -10,49 +9,39 @@ A study that is killed, or run again with other settings, does only what no earl
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import json
-import warnings
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
+import fliplens
 from fliplens.comparison import compare
-from fliplens.embeddings import Embeddings, open_embeddings
-from fliplens.entities import read_entities
-from fliplens.errors import FliplensError, FliplensWarning, InputError, InterruptedRunError
+from fliplens.embeddings import Embeddings
+from fliplens.errors import InputError, InterruptedRunError
 from fliplens.evaluation import evaluate
-from fliplens.extractor import Extractor
-from fliplens.files import read_json, read_lines, sha256_of_file, sha256_of_lines, write_json
-from fliplens.kept_vectors import KeptEncoder
+from fliplens.extractor import Extractor, ViewName
+from fliplens.files import atomic_folder, link_or_copy, read_json, sha256_of_file, sha256_of_lines, write_json
+from fliplens.lens_files import LENS_FOLDER
 from fliplens.models import fit_model
 from fliplens.progress import Progress
 from fliplens.recipes import TrainConfig
 from fliplens.settings import EXPLAIN_AWAY, UNTRAINED, FitSettings
-from fliplens.studies.config import Side, Split, StudyConfig
+from fliplens.studies.config import StudyConfig
+from fliplens.studies.data import Loaded, StudyData, digest
 from fliplens.studies.located import Located
+from fliplens.studies.page import short_names
 from fliplens.studies.plan import Comparing, Evaluating, Fitting, Plan, View
 from fliplens.tokenisation import Tokeniser
 from fliplens.training import Checkpoint
-from fliplens.vocabulary import Vocabulary
+
+if TYPE_CHECKING:
+    from fliplens.encoders import Encoder
 
 __all__ = ["Runner"]
 
-KEY_VERSION = 1
+KEY_VERSION = 2
 """Part of what every result is kept under: to be raised when the same settings come to mean something else."""
 RECIPE = TrainConfig.__dataclass_fields__
-
-
-@dataclass(frozen=True)
-class _Loaded:
-    """Vectors, with what tells them from others."""
-
-    embeddings: Embeddings
-    key: str
 
 
 class Runner:
@@ -61,7 +50,7 @@ class Runner:
     Args:
         config: the study's settings.
         plan: what to do.
-        data: the folder that paths are looked up in.
+        data: the study's data.
         cache: the folder that keeps all of it; several studies may share one.
         device: auto, cpu, cuda or mps.
         show_progress: one bar over the whole study on stderr, and the bars of what takes long in it.
@@ -72,8 +61,8 @@ class Runner:
         self,
         config: StudyConfig,
         plan: Plan,
+        data: StudyData,
         *,
-        data: Path,
         cache: Path,
         device: str = "auto",
         show_progress: bool = False,
@@ -81,40 +70,43 @@ class Runner:
     ) -> None:
         self.config, self.plan, self.data, self.cache = config, plan, data, cache
         self.device, self.show, self.stop = device, show_progress, stop
-        self._texts: dict[Path, list[str]] = {}
-        self._vectors: dict[tuple[str, str, str, str], _Loaded] = {}
-        self._encoders: dict[str, KeptEncoder] = {}
-        self._widths: dict[str, int] = {}
-        self._reached: dict[str, KeptEncoder | None] = {}
         self._keys: dict[str, str] = {}
         self._models: dict[str, Extractor] = {}
 
     def check(self) -> None:
-        """Open every file that the plan reads, before anything long is done.
+        """Open every file that the plan reads and every encoder that it needs, before anything long is done.
 
         Raises:
-            InputError: a file is missing, or not what it should be; sides of a split differ in length.
+            InputError: a file is missing, or not what it should be; sides of a split differ in length; an encoder
+                that texts have to be encoded by cannot be loaded; a rank that vectors of this size cannot have.
         """
-        for name, fitting in self.plan.fittings.items():
-            try:
-                rank = self._settings(fitting).train.rank
-            except InputError as error:
-                raise InputError(f"{error} ({name}, {self.config.own.file})") from error
+        for fitting in self.plan.fittings.values():
+            settings = self._place(fitting).asking(partial(self._settings, fitting))
             # Of every corpus test is read as well, by what is chosen if by nothing else.
             for split in ("train", "dev", "test"):
                 views = [fitting.words, fitting.primary, *([fitting.paired] if fitting.paired else [])]
                 if split in self.config.corpora[fitting.words.corpus].splits:
-                    self._check_split(split, views, fitting.encoder)
-            width = self._widths.get(fitting.encoder)
-            if fitting.model in ("flip", "shuffled") and isinstance(rank, int) and width is not None and rank > width:
-                raise InputError(
-                    f"expected ranks up to {width}, the vectors' size, found {rank} ({name}, {self.config.own.file})"
-                )
+                    self.data.check_split(split, views, fitting.encoder)
+            if settings.wants_encoder:
+                self.data.encoder(fitting.encoder)
+            self._check_rank(fitting, settings)
         for one in self.plan.measurements.values():
             for model, view in one.readings:
-                self._check_split(one.split, [one.words, view], self.plan.fittings[model].encoder)
+                self.data.check_split(one.split, [one.words, view], self.plan.fittings[model].encoder)
             if isinstance(one, Evaluating) and one.entities:
-                self._check_entities(one)
+                choice = self._settings(self.plan.fittings[one.model]).vocabulary
+                self.data.check_entities(one.split, one.words, Tokeniser.from_json(choice.to_json()["tokeniser"]))
+
+    def _check_rank(self, fitting: Fitting, settings: FitSettings) -> None:
+        if fitting.model not in ("flip", "shuffled", "probe"):
+            return
+        rank, width = settings.train.rank, self.data.width(fitting.encoder)
+        if isinstance(rank, int) and width is not None and rank > width:
+            self._place(fitting).fail(f"ranks up to {width}, the size of the vectors", str(rank))
+
+    def _place(self, fitting: Fitting) -> Located:
+        """Return where the config asks for a model's recipe."""
+        return fitting.place or self.config.own.get("train") or self.config.own
 
     def run(self) -> dict[str, Any]:
         """Do all that is not done yet; return every measurement as JSON, by name.
@@ -155,133 +147,6 @@ class Runner:
             self._models[name] = Extractor.load(self._folder(name))
         return self._models[name]
 
-    def hashes(self) -> dict[str, str]:
-        """Return a hash of every text and every set of vectors that were read, by their names."""
-        texts = {
-            # The config may name a file that lies elsewhere, of which only the name is told.
-            str(path.relative_to(self.data) if path.is_relative_to(self.data) else path.name): sha256_of_lines(lines)
-            for path, lines in self._texts.items()
-        }
-        vectors = {
-            f"{corpus}.{split}.{side}, {encoder}": one.key
-            for (corpus, split, side, encoder), one in self._vectors.items()
-        }
-        return {**texts, **vectors}
-
-    # Data ------------------------------------------------------------------------------------------------------
-
-    def _split(self, name: str, view: View) -> Split:
-        corpus = self.config.corpora[view.corpus]
-        if name not in corpus.splits:
-            corpus.place.fail(f"{name} (sides by name)", "none")
-        return corpus.splits[name]
-
-    def _side(self, split: str, view: View) -> Side:
-        found = self._split(split, view)
-        return found.side(view.side, found.place)
-
-    def _path(self, place: Located) -> Path:
-        """Return a path in the folder of the data; one that is not there may be in the working folder."""
-        path = self.data / place.text()
-        here = Path(place.text())
-        return here if here.exists() and not path.exists() else path
-
-    def texts(self, split: str, view: View) -> list[str]:
-        """Return the sentences of a side."""
-        side = self._side(split, view)
-        if side.texts is None:
-            side.place.fail("texts, as its words are read", "none")
-        path = self._path(side.texts)
-        if path not in self._texts:
-            self._texts[path] = side.texts.asking(lambda: read_lines(path))
-        rows = self._split(split, view).rows
-        if rows is None:
-            return self._texts[path]
-        if rows[1] > len(self._texts[path]):
-            side.texts.fail(f"at least {rows[1]} lines, as rows asks for", f"{len(self._texts[path])}")
-        return self._texts[path][rows[0] : rows[1]]
-
-    def _check_split(self, split: str, views: list[View], encoder: str) -> None:
-        """See that the files of some sides are there, of one length, and their vectors of one size."""
-        n, first = len(self.texts(split, views[0])), self._side(split, views[0])
-        for view in views[1:]:
-            side = self._side(split, view)
-            file = side.vectors(encoder)
-            if file is not None:
-                path = self._path(file)
-                vectors = file.asking(partial(open_embeddings, path))
-                found, width = len(vectors), self._widths.setdefault(encoder, vectors.dim)
-                if vectors.dim != width:
-                    file.fail(
-                        f"vectors of {width} dimensions, as those of other sides by {encoder}", str(vectors.dim)
-                    )
-                rows = self._split(split, view).rows
-                # What is cut to the rows wanted is as long as the text, if it is long enough.
-                found = found if rows is None else min(found, rows[1]) - rows[0]
-            else:
-                found = len(self.texts(split, view))
-            if found != n:
-                side.place.fail(
-                    f"as many rows on every side of {split}, line for line parallel",
-                    f"{n} on side {first.name} and {found} on side {side.name}",
-                )
-
-    def vectors(self, split: str, view: View, encoder: str) -> _Loaded:
-        """Return the vectors of a side by one encoder: from its file, or encoded once."""
-        name = (view.corpus, split, view.side, encoder)
-        if name not in self._vectors:
-            self._vectors[name] = self._load(split, view, encoder)
-        return self._vectors[name]
-
-    def _load(self, split: str, view: View, encoder: str) -> _Loaded:
-        side = self._side(split, view)
-        file = side.vectors(encoder)
-        if file is not None:
-            path = self._path(file)
-            embeddings = file.asking(lambda: open_embeddings(path))
-            manifest = embeddings.manifest
-            hashes = manifest.sha256 if manifest is not None else [sha256_of_file(path)]
-            rows = self._split(split, view).rows
-            if rows is None:
-                return _Loaded(embeddings, _digest(hashes))
-            return _Loaded(embeddings.subset(np.arange(*rows)), _digest([*hashes, list(rows)]))
-        texts = self.texts(split, view)
-        place = self._place(encoder, texts)
-        made = side.place.asking(lambda: self._encoder(encoder))
-        return _Loaded(made.vectors(texts, place), place.stem)
-
-    def _anchor(self, label: str) -> KeptEncoder | None:
-        """Return the encoder for the vectors of words; None (and a warning) where only its vectors can be had."""
-        if label not in self._reached:
-            try:
-                found = self._encoder(label)
-                found.loaded  # noqa: B018 - whether it can be loaded is what is asked
-            except FliplensError as error:
-                warnings.warn(
-                    f"lenses for {label} start from sentence means, as the encoder cannot be loaded here ({error})",
-                    FliplensWarning,
-                    stacklevel=2,
-                )
-                self._reached[label] = None
-            else:
-                self._reached[label] = found
-        return self._reached[label]
-
-    def _place(self, encoder: str, texts: Sequence[str]) -> Path:
-        """Return the file for the vectors of some texts by one encoder."""
-        key = _digest({"texts": sha256_of_lines(texts), "encoder": self.config.encoders[encoder]})
-        return self.cache / "vectors" / f"{key}.npy"
-
-    def _encoder(self, label: str) -> KeptEncoder:
-        if label not in self._encoders:
-            self._encoders[label] = KeptEncoder(
-                self.config.encoders[label],
-                partial(self._place, label),
-                device=self.device,
-                show_progress=self.show,
-            )
-        return self._encoders[label]
-
     # Models ----------------------------------------------------------------------------------------------------
 
     def _rows(self, split: str, fitting: Fitting) -> dict[str, Any] | None:
@@ -289,11 +154,11 @@ class Runner:
         if split not in self.config.corpora[fitting.words.corpus].splits:
             return None
         rows: dict[str, Any] = {
-            "texts": self.texts(split, fitting.words),
-            "primary": self.vectors(split, fitting.primary, fitting.encoder),
+            "texts": self.data.texts(split, fitting.words),
+            "primary": self.data.vectors(split, fitting.primary, fitting.encoder),
         }
         if fitting.paired is not None:
-            rows["paired"] = self.vectors(split, fitting.paired, fitting.encoder)
+            rows["paired"] = self.data.vectors(split, fitting.paired, fitting.encoder)
         return rows
 
     def _key(self, name: str) -> str:
@@ -301,11 +166,16 @@ class Runner:
         if name not in self._keys:
             fitting = self.plan.fittings[name]
             settings = self._settings(fitting)
+            baseline = settings.baseline
             content: dict[str, Any] = {
-                "version": KEY_VERSION,
-                "encoder": self.config.encoders[fitting.encoder],
+                "version": [KEY_VERSION, fliplens.__version__],
+                # Where the encoder cannot be had, words start from elsewhere, and its spec alone is known.
+                "encoder": self.data.identity(fitting.encoder)
+                if settings.wants_encoder
+                else self.config.encoders[fitting.encoder],
                 "vocabulary": settings.vocabulary.to_json(),
-                "model": [settings.model, settings.shuffled, repr(settings.baseline)],
+                "model": [settings.model, settings.shuffled],
+                "baseline": None if baseline is None else [repr(baseline), baseline.grids()],
                 "recipe": settings.train.to_json(),
                 "hold_out": settings.hold_out,
                 "explain_away": settings.explain_away,
@@ -316,7 +186,7 @@ class Runner:
                     "texts": sha256_of_lines(rows["texts"]),
                     **{view: rows[view].key for view in ("primary", "paired") if view in rows},
                 }
-            self._keys[name] = _digest(content)
+            self._keys[name] = digest(content)
         return self._keys[name]
 
     def _settings(self, fitting: Fitting) -> FitSettings:
@@ -360,7 +230,7 @@ class Runner:
             dev_texts=None if dev is None else dev["texts"],
             dev_embeddings=vectors(dev, "primary"),
             dev_paired=vectors(dev, "paired"),
-            encoder=self._anchor(fitting.encoder),
+            encoder=self._encoder(fitting),
             device=self.device,
             show_progress=self.show,
             checkpoint=checkpoint,
@@ -369,67 +239,92 @@ class Runner:
         model.save(folder)
         checkpoint.remove()
 
+    def _encoder(self, fitting: Fitting) -> Encoder | str | None:
+        """Return the encoder for the vectors of words, if it is to be had; where none is wanted, its name."""
+        if self._settings(fitting).wants_encoder:
+            return self.data.encoder(fitting.encoder)
+        return self.config.encoders[fitting.encoder]
+
     # Measurements ----------------------------------------------------------------------------------------------
 
-    def _entities_of(self, one: Evaluating) -> Path:
-        """Return the file of named entities."""
-        split = self._split(one.split, one.words)
-        if split.entities is None:
-            split.place.fail("entities (a JSONL file, see fliplens tag)", "none")
-        path = self._path(split.entities)
-        if not path.is_file():
-            split.entities.fail("a file of entities", f"none at {path}")
-        return path
-
-    def _check_entities(self, one: Evaluating) -> None:
-        """See that the entities are those of the texts: no words need to be known for that."""
-        path, texts = self._entities_of(one), self.texts(one.split, one.words)
-        choice = self._settings(self.plan.fittings[one.model]).vocabulary
-        tokeniser = Tokeniser.from_json(choice.to_json()["tokeniser"])
-        place = self._split(one.split, one.words).entities
-        if place is not None:
-            place.asking(lambda: read_entities(path, texts, Vocabulary(("a",), tokeniser=tokeniser)))
-
     def _measure(self, one: Evaluating | Comparing) -> Any:
-        texts = self.texts(one.split, one.words)
-        loaded = [self.vectors(one.split, view, self.plan.fittings[model].encoder) for model, view in one.readings]
+        texts = self.data.texts(one.split, one.words)
+        readings = [(model, view, self._loaded(one.split, model, view)) for model, view in one.readings]
         content: dict[str, Any] = {
             "kind": type(one).__name__,
+            "version": [KEY_VERSION, fliplens.__version__],
             "models": [self._key(model) for model in one.models],
             "texts": sha256_of_lines(texts),
-            "views": [view.key for view in loaded],
+            "views": [[self._view(model, view), loaded.key] for model, view, loaded in readings],
         }
         entities = None
         if isinstance(one, Evaluating):
             content["decoding"] = one.decoding
             if one.entities:
-                entities = self._entities_of(one)
+                entities = self.data.entities(one.split, one.words)
                 content["entities"] = sha256_of_file(entities)
-        path = self.cache / "measured" / f"{_digest(content)}.json"
+        path = self.cache / "measured" / f"{digest(content)}.json"
         if path.is_file():
             # What cannot be read any more is measured again, like what is not there.
             with contextlib.suppress(InputError):
                 return read_json(path)
         found: Any
+        vectors = [loaded.embeddings for _, _, loaded in readings]
         if isinstance(one, Evaluating):
-            model = self.model(one.model)
             found = evaluate(
-                model,
+                self.model(one.model),
                 texts,
-                loaded[0].embeddings,
-                paired=loaded[1].embeddings if len(loaded) > 1 else None,
+                vectors[0],
+                paired=vectors[1] if len(vectors) > 1 else None,
                 entities=entities,
                 decoding=one.decoding,
             ).to_json()
-            found["seconds_of_training"] = model.config.get("training", {}).get("seconds")
         else:
-            first, second = (self.model(name) for name in one.models)
-            found = compare(first, second, texts, loaded[0].embeddings, loaded[1].embeddings).to_json()
+            first, second = (self.model(model).for_view(self._view(model, view)) for model, view, _ in readings)
+            found = compare(first, second, texts, *vectors).to_json()
         path.parent.mkdir(parents=True, exist_ok=True)
         write_json(path, found)
         return found
 
+    def _loaded(self, split: str, model: str, view: View) -> Loaded:
+        return self.data.vectors(split, view, self.plan.fittings[model].encoder)
 
-def _digest(content: Any) -> str:
-    text = json.dumps(content, sort_keys=True, ensure_ascii=True, default=str)
-    return hashlib.sha256(text.encode()).hexdigest()[:20]
+    def _view(self, model: str, view: View) -> ViewName:
+        """Return which of the views that a model was made from this one is; a view it never saw is a primary one."""
+        return "paired" if view == self.plan.fittings[model].paired else "primary"
+
+    # Records ---------------------------------------------------------------------------------------------------
+
+    def publish(self, folder: Path) -> dict[str, Path]:
+        """Put every fitted model into a folder under its name; return name → folder.
+
+        Files are linked where the disk can do that, and copied elsewhere. Models of the study's earlier run that it
+        has no longer are taken away.
+        """
+        names = short_names(self.plan.fittings)
+        for name, short in names.items():
+            place = folder / short
+            config = read_json(self._folder(name) / "config.json")
+            if (place / "config.json").is_file() and read_json(place / "config.json") == config:
+                continue
+            with atomic_folder(place, kind=LENS_FOLDER, overwrite=True) as target:
+                for file in sorted(self._folder(name).iterdir()):
+                    link_or_copy(file, target / file.name)
+        return {name: folder / short for name, short in names.items()}
+
+    def records(self) -> dict[str, dict[str, Any]]:
+        """Return for every model what it was made from, and what was chosen for it on held-out rows."""
+        found = {}
+        for name in self.plan.fittings:
+            config = self.model(name).config
+            data = config.get("data", {})
+            chosen = config.get("training", {}).get("chosen", {})
+            found[name] = {
+                "vocabulary": len(self.model(name).vocabulary),
+                "rows_trained": data.get("rows_trained"),
+                "rows_without_known_words": data.get("rows_without_known_words"),
+                "dev_rows": data.get("dev_rows"),
+                "anchor": config.get("training", {}).get("anchor"),
+                "chosen": chosen,
+            }
+        return found

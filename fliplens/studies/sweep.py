@@ -51,7 +51,9 @@ def _plan(config: StudyConfig) -> Plan:
     if "dev" not in corpus.splits:
         corpus.place.fail("dev sentences to choose by", "none")
     fittings = {
-        name: Fitting(sides.words, sides.primary, sides.paired, config.encoder, recipe=recipe)
+        name: Fitting(
+            sides.words, sides.primary, sides.paired, config.encoder, recipe=recipe, place=config.own.get("grid")
+        )
         for name, recipe in _cases(config).items()
     }
     return Plan(
@@ -115,11 +117,4 @@ def _write_up(config: StudyConfig, plan: Plan, found: Mapping[str, Any]) -> Stud
     )
 
 
-SWEEP = StudyKind(
-    "sweep",
-    "Section 3.5",
-    "rank × L1 × weight decay × alpha, chosen on dev",
-    (*Sides.SETTINGS, "grid"),
-    _plan,
-    _write_up,
-)
+SWEEP = StudyKind("sweep", (*Sides.SETTINGS, "grid"), _plan, _write_up)

@@ -313,24 +313,34 @@ class Table:
         """Return the cells of a column (index from 0)."""
         return tuple(row[number] for row in self.rows)
 
+    @staticmethod
+    def _shown(cell: Cell, column: Column) -> float:
+        """Return a number as far as its column shows it."""
+        return round((cell.mean or 0.0) * column.scale, column.decimals)
+
     def with_best(self) -> Table:
         """Return the table with the best numbers marked in each column that says what is better.
 
-        Numbers that look the same, as shown, are marked together; differences, and columns of less than two numbers,
-        are not.
+        Beside the best one those are marked that look the same as shown, or whose 95% intervals reach into its own:
+        that they are worse is not known. Differences, and columns of less than two numbers, are not marked.
         """
         rows = [list(row) for row in self.rows]
         for place, column in enumerate(self.columns):
-            shown = {
-                number: round(cell.mean * column.scale, column.decimals)
+            cells = {
+                number: cell
                 for number, cell in enumerate(self.column(place))
                 if cell.mean is not None and not cell.signed
             }
-            if column.better is None or len(shown) < 2:
+            if column.better is None or len(cells) < 2:
                 continue
-            best = max(shown.values()) if column.better == "higher" else min(shown.values())
-            for number, value in shown.items():
-                rows[number][place] = dataclasses.replace(rows[number][place], best=value == best)
+            sign = 1 if column.better == "higher" else -1
+            best = max(cells.values(), key=lambda cell: sign * (cell.mean or 0.0))
+            low, high = best.interval() or (best.mean, best.mean)
+            for number, cell in cells.items():
+                bottom, top = cell.interval() or (cell.mean, cell.mean)
+                alike = self._shown(cell, column) == self._shown(best, column)
+                reached = bottom <= high and top >= low  # type: ignore[operator]
+                rows[number][place] = dataclasses.replace(cell, best=alike or reached)
         return dataclasses.replace(self, rows=tuple(tuple(row) for row in rows))
 
     def to_json(self) -> dict[str, Any]:

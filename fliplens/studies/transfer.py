@@ -118,11 +118,5 @@ def _write_up(kind: str, config: StudyConfig, _plan: Plan, found: Mapping[str, A
     return Study(config.title or title, asked, tables, plots, tuple(findings))
 
 
-MODALITY = StudyKind(
-    "modality", "Table 2", "the view trained on (alpha 0 or 1) and the view read", ("sides",), _plan,
-    partial(_write_up, "modality"),
-)  # fmt: skip
-LANGUAGE = StudyKind(
-    "language", "Table 3", "the language trained on and the one read, vocabulary fixed", ("sides",), _plan,
-    partial(_write_up, "language"),
-)  # fmt: skip
+MODALITY = StudyKind("modality", ("sides",), _plan, partial(_write_up, "modality"))
+LANGUAGE = StudyKind("language", ("sides",), _plan, partial(_write_up, "language"))
