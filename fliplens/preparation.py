@@ -15,14 +15,15 @@ import numpy as np
 
 import fliplens
 from fliplens.choosing import VocabularyChoice
-from fliplens.embeddings import Embeddings, EmbeddingsLike
-from fliplens.errors import EmbeddingSpaceWarning, FliplensError, FliplensWarning, InputError
+from fliplens.embeddings import EmbeddingsLike
+from fliplens.errors import FliplensWarning, InputError
 from fliplens.evaluation import evaluate
 from fliplens.files import sha256_of_lines
 from fliplens.lens_files import format_version
 from fliplens.training.checkpoint import identity_of
 from fliplens.views import Rows, Views
 from fliplens.vocabulary import Vocabulary
+from fliplens.word_encoder import word_encoder
 
 if TYPE_CHECKING:
     from fliplens.encoders import Encoder
@@ -102,7 +103,7 @@ class Source:
             dev.primary.check_dim(rows.primary.dim, made_for="the training embeddings'")
             dev, _ = dev.finite(drop=drop_bad_rows)
         # An encoder that cannot be had is found out before the vocabulary is counted, not after.
-        maker, spec = _encoder(encoder, rows.primary, words, device) if load_encoder else (None, None)
+        maker, spec = word_encoder(encoder, rows.primary, words, device) if load_encoder else (None, None)
         return cls(rows, dev, len(rows.texts), n_dropped, maker, spec)
 
     def shuffled(self, seed: int) -> Source:
@@ -276,49 +277,3 @@ def _dev_views(dev: Rows, vocabulary: Vocabulary) -> Views | None:
         )
         return None
     return Views(counts, dev.primary, dev.paired)
-
-
-def _encoder(
-    encoder: Encoder | str | None, embeddings: Embeddings, words: str, device: str
-) -> tuple[Encoder | None, str | None]:
-    """Return the encoder of the words' vectors (None where they come from elsewhere) and the spec to record."""
-    made_by = None if embeddings.manifest is None else embeddings.manifest.encoder
-    if encoder is None:
-        encoder = made_by
-    if encoder is None:
-        return None, None
-    from fliplens.encoders import canonical_spec, load_encoder
-
-    spec = canonical_spec(encoder) if isinstance(encoder, str) else encoder.spec
-    if made_by is not None and made_by != spec:
-        warnings.warn(
-            f"{embeddings.name} says that {made_by} made its vectors, but the encoder named is {spec}: "
-            "words of the one are no anchor in the space of the other",
-            EmbeddingSpaceWarning,
-            stacklevel=4,
-        )
-    if words not in ("auto", "words"):
-        return None, spec
-    maker: Encoder
-    if not isinstance(encoder, str):
-        maker = encoder
-    else:
-        try:
-            maker = load_encoder(encoder, device=device)
-        except InputError:
-            raise
-        except FliplensError as error:
-            if words == "words":
-                raise
-            warnings.warn(
-                f"training starts from sentence means, as the encoder cannot be loaded here ({error})",
-                FliplensWarning,
-                stacklevel=4,
-            )
-            return None, spec
-    if maker.dim != embeddings.dim:
-        raise InputError(
-            f"expected vectors of {maker.dim} dimensions, the encoder {maker.spec}'s, found "
-            f"{embeddings.dim} in {embeddings.name}: name the encoder that made them"
-        )
-    return maker, spec

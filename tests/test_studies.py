@@ -22,6 +22,8 @@ from toys import ToyEncoder
 
 import fliplens.kept_vectors
 import fliplens.studies.runner as runner
+from fliplens.baselines.fitting import RidgeConfig
+from fliplens.encoding import encode_texts
 from fliplens.errors import FliplensError, FliplensWarning, InputError, InterruptedRunError
 from fliplens.extractor import Extractor
 from fliplens.files import write_lines
@@ -502,6 +504,98 @@ def test_a_mistyped_label_of_vectors_is_refused_where_it_stands(tmp_path: Path) 
         InputError, match=r"labels out of toy, the encoders, found 'tou' \(.*embeddings\.tou, .* line "
     ):
         run_study("rank", files.path, tmp_path / "out")
+
+
+def test_models_lie_under_their_names_and_only_those_there_are(tmp_path: Path) -> None:
+    files = StudyFiles.write(tmp_path, ranks=["full", 4], yardsticks=["ridge"])
+    out = tmp_path / "out"
+    result = run_study("rank", files.path, out)
+    assert {path.name for path in (out / "lenses").iterdir()} == {"lip", "rank-4", "ridge"}
+    for name, record in result.study.provenance.models.items():
+        model = Extractor.load(out / record["folder"])
+        assert record["vocabulary"] == len(model.vocabulary) and record["rows_trained"] == 90
+        assert name in (out / "README.md").read_text()
+    assert result.study.provenance.models["ridge"]["chosen"].keys() == {"ridge", "power"}
+    (out / "lenses" / "mine").mkdir()
+    shutil.copytree(out / "lenses" / "lip", out / "lenses" / "copied")
+    files.config |= {"ranks": [4], "yardsticks": ["ridge"]}
+    files.save()
+    run_study("rank", files.path, out)
+    assert {path.name for path in (out / "lenses").iterdir()} == {"rank-4", "ridge", "mine", "copied"}
+
+
+def test_a_page_tells_what_was_measured_and_what_training_has_seen(tmp_path: Path) -> None:
+    files = StudyFiles.write(tmp_path, ranks=[4])
+    train = (tmp_path / "train.txt").read_text().splitlines()
+    test = (tmp_path / "test.txt").read_text().splitlines()
+    known = set(train)
+    test[:3] = train[:3]
+    test[3] = "xqxq zqzq"
+    write_lines(tmp_path / "test.txt", test)
+    again = sum(line in known for line in test)
+    result = run_study("rank", files.path, tmp_path / "out")
+    assert result.study.provenance.data == (
+        "spoken, test, words of text: 39 sentences measured, 1 without a word of the vocabulary left out.",
+        f"{again} of the 40 test sentences of spoken (text) are training sentences too.",
+    )
+    page = (tmp_path / "out" / "README.md").read_text()
+    assert "39 sentences measured" in page and again >= 3
+
+
+def test_another_revision_of_the_encoder_and_other_grids_are_other_models(
+    tmp_path: Path, fits: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = StudyFiles.write(tmp_path, ranks=[4], yardsticks=["ridge"])
+
+    def again() -> list[str]:
+        fits.clear()
+        run_study("rank", files.path, tmp_path / "out")
+        return [one.model for one in fits]
+
+    assert again() == ["flip", "ridge"] and again() == []
+    monkeypatch.setattr(ToyEncoder, "revision", "another")
+    # What takes no vectors of words does not mind.
+    assert again() == ["flip"] and again() == []
+    monkeypatch.setattr(RidgeConfig, "RIDGES", (0.5,))
+    assert again() == ["ridge"]
+
+
+def test_vectors_of_another_size_than_the_encoders_are_told_with_the_line(tmp_path: Path) -> None:
+    files = StudyFiles.write(tmp_path, ranks=[4])
+    for path in tmp_path.glob("*.npy"):
+        np.save(path, np.load(path)[:, :12])
+    with pytest.raises(
+        InputError, match=r"made the vectors of 12 dimensions, found toy, whose vectors have 16 \(encod"
+    ):
+        run_study("rank", files.path, tmp_path / "out")
+
+
+def test_vectors_put_beside_an_old_manifest_are_noticed(tmp_path: Path) -> None:
+    files = StudyFiles.write(tmp_path, ranks=[4])
+    texts = (tmp_path / "train.txt").read_text().splitlines()
+    (tmp_path / "train.npy").unlink()
+    encode_texts(texts, ToyEncoder(), tmp_path / "train.npy")
+    run_study("rank", files.path, tmp_path / "out")
+    time.sleep(0.02)
+    np.save(tmp_path / "train.npy", np.load(tmp_path / "train.npy")[::-1])
+    with pytest.raises(InputError, match=r"train.npy.*\(corpora.spoken.train.text.embeddings, .*line \d+\)"):
+        run_study("rank", files.path, tmp_path / "out")
+
+
+def test_one_signal_ends_a_study_that_encodes(tmp_path: Path) -> None:
+    files = StudyFiles.write(tmp_path, "crossed")
+    for split in files.config["corpora"]["crossed"].values():
+        for side in split.values():
+            del side["embeddings"]
+    files.save()
+    asked = iter([False, True])
+    with pytest.raises(InterruptedRunError, match=r"interrupted; 0 of 90 rows are kept.*same command again"):
+        run_study("vocabulary", files.path, tmp_path / "out", stop=lambda: next(asked))
+    before = encoded()
+    run_study("vocabulary", files.path, tmp_path / "out")
+    assert before == 90, "one side was encoded before the signal, and is not encoded again"
+    rows = sum(len(np.load(path)) for path in (tmp_path / "out" / "cache" / "vectors").glob("*.npy"))
+    assert encoded() == rows
 
 
 # Stopped and gone on with -----------------------------------------------------------------------------------

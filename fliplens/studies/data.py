@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from fliplens.embeddings import Embeddings, open_embeddings
+from fliplens.embeddings import Embeddings, manifest_path, open_embeddings
 from fliplens.entities import read_entities
 from fliplens.errors import FliplensError, FliplensWarning
 from fliplens.files import read_lines, sha256_of_file, sha256_of_lines
@@ -190,6 +190,9 @@ class StudyData:
     def _hashes_of(self, file: Located, embeddings: Embeddings) -> list[str]:
         """Return what tells vectors from others: the hashes of their manifest, of their file where it has none."""
         path, manifest = self._path(file), embeddings.manifest
+        if manifest is not None and _newer(path):
+            # Somebody may have put other vectors beside an old manifest, or only copied both: their hashes tell.
+            file.asking(partial(open_embeddings, path, verify=True))
         hashes = manifest.sha256 if manifest is not None else [sha256_of_file(path)]
         whole = hashes[0] if len(hashes) == 1 else digest(hashes)
         self._files[self._name(path) + (f", {len(hashes)} parts" if len(hashes) > 1 else "")] = whole
@@ -272,6 +275,13 @@ class StudyData:
     def _name(self, path: Path) -> str:
         """Return what a page calls a file; of one that lies elsewhere only the name is told."""
         return str(path.relative_to(self.folder) if path.is_relative_to(self.folder) else path.name)
+
+
+def _newer(path: Path) -> bool:
+    """Return whether vectors were written after the manifest that tells their hashes."""
+    parts = sorted(path.glob("*.npy")) if path.is_dir() else [path]
+    written = manifest_path(path).stat().st_mtime_ns
+    return any(part.stat().st_mtime_ns > written for part in parts)
 
 
 def digest(content: Any) -> str:
