@@ -64,8 +64,8 @@ def _write_up(config: StudyConfig, _plan: Plan, found: Mapping[str, Any]) -> Stu
                 for n in range(depth)
             ],
             notes=(
-                f"Means over the {gains['strict'][0].n or 0:,} sentences that have names. Gain: recall with the prior "
-                "removed minus that with it, sentence by sentence, with its p-value.",
+                f"Means over the {gains['strict'][0].n or 0:,} sentences that have names. Gain: recall with the "
+                "prior removed minus that with it, sentence by sentence, with its p-value.",
             ),
             source="Figure 1",
         )
