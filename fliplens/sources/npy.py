@@ -7,10 +7,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from fliplens.embeddings.manifest import Manifest, manifest_path
+from fliplens.embeddings.manifest import Manifest, manifest_path, part_name
 from fliplens.embeddings.matrix import Embeddings
 from fliplens.embeddings.npy import map_npy
 from fliplens.errors import InputError
+from fliplens.files import sha256_of_file
 from fliplens.sources.specs import Source
 
 __all__ = ["about_name", "about_rows", "open_texts", "open_vectors"]
