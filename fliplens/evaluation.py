@@ -17,7 +17,6 @@ from fliplens.embeddings import Embeddings, EmbeddingsLike
 from fliplens.entities import Entities, read_entities
 from fliplens.errors import InputError
 from fliplens.extractor import Extractor
-from fliplens.files import read_lines
 from fliplens.metrics import (
     Estimate,
     accuracy,
@@ -32,6 +31,7 @@ from fliplens.metrics import (
 from fliplens.objective import softmax_
 from fliplens.reading import top_n
 from fliplens.spans import Spans
+from fliplens.texts import read_texts
 from fliplens.vocabulary import References
 
 __all__ = ["AtPriors", "EntityRecall", "EvaluationResult", "ViewResult", "evaluate"]
@@ -204,7 +204,7 @@ def evaluate(
         InputError: rows that do not match, no sentence with a known word, topn larger than the vocabulary, or
             explain-away by a lens that never learned it.
     """
-    lines = read_lines(texts) if isinstance(texts, str | Path) else list(texts)
+    lines = read_texts(texts) if isinstance(texts, str | Path) else list(texts)
     if metrics not in ("accuracy", "pr", "all"):
         raise InputError(f"expected metrics accuracy, pr or all, found {metrics!r}")
     if topn is None:

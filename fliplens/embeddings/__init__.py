@@ -11,8 +11,10 @@ from fliplens.embeddings.manifest import FLOAT_TYPES, Manifest, manifest_path, p
 from fliplens.embeddings.matrix import Embeddings
 from fliplens.embeddings.npy import write_npy
 from fliplens.embeddings.opening import EmbeddingsLike, as_embeddings, open_embeddings
+from fliplens.embeddings.parts import BLOCK_ROWS
 
 __all__ = [
+    "BLOCK_ROWS",
     "FLOAT_TYPES",
     "Embeddings",
     "EmbeddingsLike",

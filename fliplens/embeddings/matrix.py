@@ -88,6 +88,12 @@ class Embeddings:
         return not self._unit_length and all(part.dtype == np.float16 for part in self._parts)
 
     @property
+    def dtype(self) -> str:
+        """float16, float32 or float64: what holds every row exactly."""
+        stored = np.result_type(*(part.dtype for part in self._parts)).newbyteorder("=")
+        return str(np.result_type(stored, np.float32) if self._unit_length else stored)
+
+    @property
     def files(self) -> list[Path]:
         """The files that the vectors are read from, in order; what is in memory has none."""
         return list(dict.fromkeys(file for file in self._files if file is not None))
@@ -99,7 +105,7 @@ class Embeddings:
 
         Args:
             indices: row numbers, from 0.
-            out: memory for the result (k, d), contiguous; float32, or float16 where `half` is true.
+            out: memory for the result (k, d), contiguous; float32, or of the type `dtype`.
 
         Raises:
             IndexError: a number below 0, or from n on.
@@ -147,6 +153,11 @@ class Embeddings:
     def block(self, start: int, stop: int) -> NDArray[np.float32]:
         """Return rows start..stop as a new float32 array."""
         return self.rows(np.arange(start, min(stop, len(self))))
+
+    def stored(self, start: int, stop: int) -> NDArray[Any]:
+        """Return rows start..stop as a new array of the type that holds them exactly."""
+        rows = np.arange(start, min(stop, len(self)))
+        return self.rows(rows, out=np.empty((len(rows), self.dim), dtype=self.dtype))
 
     def blocks(self, size: int = BLOCK_ROWS, *, show: str | None = None) -> Iterator[tuple[int, NDArray[np.float32]]]:
         """Yield (first row, float32 rows) over the whole matrix, at most `size` rows at a time.

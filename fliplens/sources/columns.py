@@ -107,7 +107,7 @@ def vectors_of(column: Any, dim: int | None, *, name: str, file: Path, first: in
     if column.null_count:
         row = first + int(np.flatnonzero(column.is_null().to_numpy(zero_copy_only=False))[0])
         raise InputError(
-            f"expected a vector in every row of column {name} of {file}, found null in row {row} (from 0)"
+            f"expected a vector in each row of column {name} of {file}, found null in row {row} (from 0)"
         )
     if pa.types.is_fixed_size_list(column.type):
         found = column.type.list_size

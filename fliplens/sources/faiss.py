@@ -64,7 +64,7 @@ def open_vectors(source: Source) -> Embeddings:
         ) from error
     if type(inner).__name__ not in _EXACT:
         warnings.warn(
-            f"{source.path} holds quantised vectors ({type(inner).__name__}): what is read from it only comes close to "
+            f"{source.path} holds quantised vectors ({type(inner).__name__}): what is read from it comes close only to "
             "what the encoder made",
             FliplensWarning,
             stacklevel=3,

@@ -34,7 +34,7 @@ def open_vectors(source: Source) -> Embeddings:
             parts.append(array)
     if not parts or not dim:
         raise InputError(f"expected at least one vector in {source}, found none")
-    # Which chunk lies in which file is the library's business: the state of the first tells whether the cache changed.
+    # Which chunk lies in which file is the library's business: the first one's state tells whether they changed.
     return Embeddings(parts, name=str(source), files=[files[0] if files else None] * len(parts))
 
 

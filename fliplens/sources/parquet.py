@@ -33,25 +33,24 @@ def open_vectors(source: Source) -> Embeddings:
     """
     shelf = Shelf()
     parts: list[Streamed] = []
-    for file in (files := _files(source)):
+    files: list[Path] = []
+    for file in _files(source):
         opened = _open(file)
         name = vector_column(opened.schema_arrow, source, file)
         told, dtype = vector_type(opened.schema_arrow.field(name).type) or (None, "")
         groups = [opened.metadata.row_group(number).num_rows for number in range(opened.num_row_groups)]
+        if not sum(groups):
+            continue
         dim = told if told is not None else _first_length(opened, name, file, groups)
-        if parts and dim is not None and dim != parts[0].shape[1]:
+        if parts and dim != parts[0].shape[1]:
             raise EmbeddingSpaceError(
                 f"expected vectors of {parts[0].shape[1]} dimensions as in {files[0]}, found {dim} in {file}"
             )
         starts = [0, *np.cumsum(groups).tolist()]
         decode = partial(_decoded, opened, name, dim, file, starts)
-        # A file without rows has no say, but keeps its place among the files.
-        parts.append(
-            Streamed(
-                groups, dim or parts[0].shape[1] if parts else dim or 0, dtype, decode, shelf=shelf, name=str(source)
-            )
-        )
-    if not sum(len(part) for part in parts) or not parts[0].shape[1]:
+        parts.append(Streamed(groups, dim, dtype, decode, shelf=shelf, name=str(source)))
+        files.append(file)
+    if not parts or not parts[0].shape[1]:
         raise InputError(f"expected at least one vector in {source}, found none")
     return Embeddings(parts, name=str(source), files=files)
 
@@ -105,10 +104,8 @@ def _damaged(file: Path, error: BaseException) -> InputError:
     )
 
 
-def _first_length(opened: Any, name: str, file: Path, groups: list[int]) -> int | None:
-    """Return the length of the first list; None where there is no row."""
-    if not sum(groups):
-        return None
+def _first_length(opened: Any, name: str, file: Path, groups: list[int]) -> int:
+    """Return the length of the first list."""
     group = next(number for number, rows in enumerate(groups) if rows)
     pa = arrow_library()
     try:

@@ -32,7 +32,7 @@ def open_vectors(source: Source) -> Embeddings:
         if len(matrices) != 1:
             shown = f"{len(matrices)} ({', '.join(matrices[:5])})" if matrices else "none"
             raise InputError(
-                f"expected one matrix of floating-point numbers in {path}, found {shown}: name one as {path}#tensor=NAME"
+                f"expected one matrix of floating-point numbers in {path}, found {shown}: name one with #tensor=NAME"
             )
         name = matrices[0]
     elif name not in found:

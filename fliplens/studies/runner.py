@@ -27,15 +27,17 @@ from fliplens.entities import read_entities
 from fliplens.errors import FliplensError, FliplensWarning, InputError, InterruptedRunError
 from fliplens.evaluation import evaluate
 from fliplens.extractor import Extractor
-from fliplens.files import read_json, read_lines, sha256_of_file, sha256_of_lines, write_json
+from fliplens.files import read_json, sha256_of_file, sha256_of_lines, write_json
 from fliplens.kept_vectors import KeptEncoder
 from fliplens.models import fit_model
 from fliplens.progress import Progress
 from fliplens.recipes import TrainConfig
 from fliplens.settings import EXPLAIN_AWAY, UNTRAINED, FitSettings
+from fliplens.sources.specs import Source
 from fliplens.studies.config import Side, Split, StudyConfig
 from fliplens.studies.located import Located
 from fliplens.studies.plan import Comparing, Evaluating, Fitting, Plan, View
+from fliplens.texts import read_texts
 from fliplens.tokenisation import Tokeniser
 from fliplens.training import Checkpoint
 from fliplens.vocabulary import Vocabulary
@@ -81,7 +83,7 @@ class Runner:
     ) -> None:
         self.config, self.plan, self.data, self.cache = config, plan, data, cache
         self.device, self.show, self.stop = device, show_progress, stop
-        self._texts: dict[Path, list[str]] = {}
+        self._texts: dict[Path | str, list[str]] = {}
         self._vectors: dict[tuple[str, str, str, str], _Loaded] = {}
         self._encoders: dict[str, KeptEncoder] = {}
         self._widths: dict[str, int] = {}
@@ -159,7 +161,7 @@ class Runner:
         """Return a hash of every text and every set of vectors that were read, by their names."""
         texts = {
             # The config may name a file that lies elsewhere, of which only the name is told.
-            str(path.relative_to(self.data) if path.is_relative_to(self.data) else path.name): sha256_of_lines(lines)
+            self._shown(path): sha256_of_lines(lines)
             for path, lines in self._texts.items()
         }
         vectors = {
@@ -186,14 +188,32 @@ class Runner:
         here = Path(place.text())
         return here if here.exists() and not path.exists() else path
 
+    def _shown(self, source: Path | str) -> str:
+        """Return what a record calls a source: by its place in the folder of the data, or by its last name."""
+        if isinstance(source, str):
+            return source.removeprefix(f"{self.data}/")
+        return str(source.relative_to(self.data) if source.is_relative_to(self.data) else source.name)
+
+    def _source(self, place: Located) -> Path | str:
+        """Return a source of texts or vectors, its path looked up in the same way."""
+        given, path = place.text(), self._path(place)
+        if path.exists():
+            return path
+        source = place.asking(lambda: Source.parse(given))
+        if source.scheme or not source.options:
+            return given if source.scheme else path
+        inside = self.data / source.place
+        found = source.path if source.path.exists() and not inside.exists() else inside
+        return f"{found}{given[len(source.place) :]}"
+
     def texts(self, split: str, view: View) -> list[str]:
         """Return the sentences of a side."""
         side = self._side(split, view)
         if side.texts is None:
             side.place.fail("texts, as its words are read", "none")
-        path = self._path(side.texts)
+        path = self._source(side.texts)
         if path not in self._texts:
-            self._texts[path] = side.texts.asking(lambda: read_lines(path))
+            self._texts[path] = side.texts.asking(lambda: read_texts(path))
         rows = self._split(split, view).rows
         if rows is None:
             return self._texts[path]
@@ -208,7 +228,7 @@ class Runner:
             side = self._side(split, view)
             file = side.vectors(encoder)
             if file is not None:
-                path = self._path(file)
+                path = self._source(file)
                 vectors = file.asking(partial(open_embeddings, path))
                 found, width = len(vectors), self._widths.setdefault(encoder, vectors.dim)
                 if vectors.dim != width:
@@ -237,10 +257,10 @@ class Runner:
         side = self._side(split, view)
         file = side.vectors(encoder)
         if file is not None:
-            path = self._path(file)
+            path = self._source(file)
             embeddings = file.asking(lambda: open_embeddings(path))
             manifest = embeddings.manifest
-            hashes = manifest.sha256 if manifest is not None else [sha256_of_file(path)]
+            hashes = manifest.sha256 if manifest is not None else _hashes(embeddings, path)
             rows = self._split(split, view).rows
             if rows is None:
                 return _Loaded(embeddings, _digest(hashes))
@@ -428,6 +448,12 @@ class Runner:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_json(path, found)
         return found
+
+
+def _hashes(embeddings: Embeddings, source: Path | str) -> list[str]:
+    """Return what tells vectors without a manifest: the hashes of their files, and which column of them it is."""
+    hashes = [sha256_of_file(file) for file in embeddings.files]
+    return hashes if isinstance(source, Path) else [*hashes, source.rpartition("#")[2]]
 
 
 def _digest(content: Any) -> str:
