@@ -144,7 +144,7 @@ def _fit(commands: Commands, common: OneLineParser) -> None:
     data = fit.add_argument_group("data")
     data.add_argument("--texts", metavar="F", help="training text, one sentence a line, or F.parquet#column=NAME")
     data.add_argument(
-        "--embeddings", metavar="F.npy", help="its vectors: .npy, shards, or any source (docs/formats.md)"
+        "--embeddings", metavar="F.npy", help="its vectors: .npy, shards, any source of docs/formats.md"
     )
     data.add_argument("--paired", metavar="F.npy", help="vectors of a second view of the same sentences")
     data.add_argument("--dev-texts", metavar="F", help="text to stop on (default: a seeded share is held out)")
@@ -205,7 +205,7 @@ def _evaluate(commands: Commands, common: OneLineParser) -> None:
     evaluate.add_argument("lens", nargs="?", metavar="LENS", help="folder, state dict or hub:OWNER/REPO/SUBFOLDER")
     evaluate.add_argument("--texts", metavar="F", help="text, one sentence a line")
     evaluate.add_argument(
-        "--embeddings", metavar="F.npy", help="its vectors: .npy, shards, or any source (docs/formats.md)"
+        "--embeddings", metavar="F.npy", help="its vectors: .npy, shards, any source of docs/formats.md"
     )
     evaluate.add_argument("--paired", metavar="F.npy", help="vectors of a second view")
     evaluate.add_argument(

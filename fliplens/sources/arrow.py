@@ -105,15 +105,20 @@ class _Opened:
 
 
 def _open(file: Path) -> _Opened:
-    pa = arrow_library()
+    failures = (*_failures(), EOFError)
     if not file.is_file():
         raise InputError(f"expected an Arrow file at {file}, found none: check the path")
     if file.stat().st_size == 0:
         raise InputError(f"expected an Arrow file at {file}, found an empty file: write it again")
     try:
         return _Opened(file)
-    except (pa.ArrowException, OSError, EOFError) as error:
+    except failures as error:
         raise _damaged(file, error) from error
+
+
+def _failures() -> tuple[type[BaseException], ...]:
+    """Return what reading raises; held by generators, which may be closed after the library is gone."""
+    return (arrow_library().ArrowException, OSError)
 
 
 def _damaged(file: Path, error: BaseException) -> InputError:
@@ -126,7 +131,7 @@ def _damaged(file: Path, error: BaseException) -> InputError:
 def _parts(
     opened: _Opened, source: Source, file: Path, dim: int | None, shelf: Shelf
 ) -> Iterator[NDArray[Any] | Part]:
-    pa = arrow_library()
+    failures = _failures()
     name = vector_column(opened.schema, source, file)
     index = opened.schema.get_field_index(name)
     told, dtype = vector_type(opened.schema.field(name).type) or (None, "")
@@ -155,7 +160,7 @@ def _parts(
                 dim = array.shape[1]
                 first += len(array)
                 yield array
-    except (pa.ArrowException, OSError) as error:
+    except failures as error:
         raise _damaged(file, error) from error
 
 

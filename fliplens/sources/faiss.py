@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import threading
 import warnings
 from typing import Any
@@ -23,8 +24,10 @@ CHECK_ROWS = 1
 class _Reconstructed(Part):
     """The vectors of an index, by their keys in it."""
 
-    def __init__(self, index: Any, keys: NDArray[np.int64] | None) -> None:
+    def __init__(self, owner: Any, index: Any, keys: NDArray[np.int64] | None) -> None:
         super().__init__((int(index.ntotal), int(index.d)), np.float32)
+        # What downcasting and unwrapping give is freed with the object that was read.
+        self._owner = owner
         self._index = index
         self._keys = keys
         # An index is not made to be read by two threads while one of its lists is decoded.
@@ -51,10 +54,11 @@ def open_vectors(source: Source) -> Embeddings:
     Warns:
         FliplensWarning: the index is quantised, so that its vectors only come close to those that were put in.
     """
-    index, name = _read(source)
-    keys, _ = _keys_and_ids(index, source)
-    inner = _inner(index)
-    part = _Reconstructed(inner, keys)
+    owner = _read(source)
+    keys, _ = _keys_and_ids(owner, source)
+    inner = _inner(owner)
+    name = type(inner).__name__
+    part = _Reconstructed(owner, inner, keys)
     try:
         part.ascending(np.arange(CHECK_ROWS))
     except RuntimeError as error:
@@ -62,9 +66,9 @@ def open_vectors(source: Source) -> Embeddings:
             f"expected a FAISS index whose vectors can be reconstructed in {source.path}, found {name}, which keeps "
             "none: name the vectors that it was built from"
         ) from error
-    if type(inner).__name__ not in _EXACT:
+    if name not in _EXACT:
         warnings.warn(
-            f"{source.path} holds quantised vectors ({type(inner).__name__}): what is read from it comes close only to "
+            f"{source.path} holds quantised vectors ({name}): what is read from it is only close to "
             "what the encoder made",
             FliplensWarning,
             stacklevel=3,
@@ -74,49 +78,51 @@ def open_vectors(source: Source) -> Embeddings:
 
 def open_ids(source: Source) -> list[int]:
     """Return the id of every row, in the order of `open_vectors`."""
-    index, _ = _read(source)
-    _, ids = _keys_and_ids(index, source)
-    return ids.tolist()
+    _, ids = _keys_and_ids(_read(source), source)
+    found: list[int] = ids.tolist()
+    return found
 
 
-def _read(source: Source) -> tuple[Any, str]:
+def _library() -> Any:
     try:
-        import faiss
+        return importlib.import_module("faiss")
     except ImportError as error:
         raise MissingExtraError("a FAISS index", "faiss") from error
 
+
+def _read(source: Source) -> Any:
+    faiss = _library()
     path = source.path
     if not path.is_file():
         raise InputError(f"expected a FAISS index at {path}, found none: check the path")
     try:
-        index = faiss.downcast_index(faiss.read_index(str(path), faiss.IO_FLAG_MMAP | faiss.IO_FLAG_READ_ONLY))
+        index = faiss.read_index(str(path), faiss.IO_FLAG_MMAP | faiss.IO_FLAG_READ_ONLY)
     except (RuntimeError, MemoryError, ValueError) as error:
         raise InputError(
             f"expected a FAISS index of float vectors at {path}, could not read it: it is truncated, binary, or none"
         ) from error
     if index.ntotal == 0 or index.d == 0:
         raise InputError(f"expected at least one vector in {path}, found an empty index")
-    return index, type(index).__name__
+    return index
 
 
 def _inner(index: Any) -> Any:
     """Return the index that holds the vectors, without the one that gives them ids of their own."""
-    import faiss
-
+    faiss = _library()
+    index = faiss.downcast_index(index)
     while type(index).__name__ in ("IndexIDMap", "IndexIDMap2"):
         index = faiss.downcast_index(index.index)
     return index
 
 
-def _keys_and_ids(index: Any, source: Source) -> tuple[NDArray[np.int64] | None, NDArray[np.int64]]:
+def _keys_and_ids(owner: Any, source: Source) -> tuple[NDArray[np.int64] | None, NDArray[np.int64]]:
     """Return what the inner index calls each row, and each row's id; rows are in ascending order of ids.
 
     Raises:
         InputError: two vectors of one id.
     """
-    import faiss
-
-    inner = _inner(index)
+    faiss = _library()
+    index, inner = faiss.downcast_index(owner), _inner(owner)
     n = int(index.ntotal)
     keys: NDArray[np.int64] | None = None
     if isinstance(inner, faiss.IndexIVF):
@@ -127,14 +133,13 @@ def _keys_and_ids(index: Any, source: Source) -> tuple[NDArray[np.int64] | None,
             if size:
                 ids = lists.get_ids(number)
                 found.append(faiss.rev_swig_ptr(ids, size).copy())
-                lists.release_ids(number, ids)
         keys = np.sort(np.concatenate(found)).astype(np.int64)
         if (np.diff(keys) == 0).any():
             twice = int(keys[np.flatnonzero(np.diff(keys) == 0)[0]])
             raise InputError(f"expected one vector of each id in {source.path}, found several of id {twice}")
         plain = bool(keys[0] == 0 and keys[-1] == n - 1)
         inner.set_direct_map_type(faiss.DirectMap.Array if plain else faiss.DirectMap.Hashtable)
-    if index is inner:
+    if not type(index).__name__.startswith("IndexIDMap"):
         return (keys, np.arange(n) if keys is None else keys)
     ids = faiss.vector_to_array(index.id_map).astype(np.int64)
     order = np.argsort(ids, kind="stable")

@@ -103,8 +103,8 @@ def import_vectors(
                 done = _write(folder, done, page)
         if sum(done.rows) != store.rows:
             raise FliplensError(
-                f"expected {store.rows} vectors of {store.name}, as it said, found {sum(done.rows)}: it changed while "
-                "it was read, import it again with --overwrite"
+                f"expected {store.rows} vectors of {store.name}, as it said, found {sum(done.rows)}: it changed "
+                "while it was read, import it again with --overwrite"
             )
         write_json(folder / "manifest.json", dataclasses.replace(done, complete=True).to_json())
     return open_embeddings(folder)

@@ -59,14 +59,14 @@ def open_texts(source: Source) -> list[str]:
     """Read the texts of a file or folder."""
 
     def chunks() -> Iterator[Any]:
-        pa = arrow_library()
+        failures = _failures()
         for file in _files(source):
             opened = _open(file)
             name = text_column(opened.schema_arrow, source, file)
             try:
                 for batch in opened.iter_batches(batch_size=TEXT_ROWS, columns=[name]):
                     yield batch.column(batch.schema.get_field_index(name))
-            except (pa.ArrowException, OSError) as error:
+            except failures as error:
                 raise _damaged(file, error) from error
 
     return texts_of(chunks(), name=source.options.get("column", "of text"), file=source.path)
@@ -89,12 +89,17 @@ def _files(source: Source) -> list[Path]:
 
 
 def _open(file: Path) -> Any:
-    pa, parquet = arrow_library(), arrow_library("pyarrow.parquet")
+    parquet, failures = arrow_library("pyarrow.parquet"), _failures()
     try:
         # Read ahead, a whole row group of the column would be in memory at once.
         return parquet.ParquetFile(file, memory_map=True, pre_buffer=False)
-    except (pa.ArrowException, OSError) as error:
+    except failures as error:
         raise _damaged(file, error) from error
+
+
+def _failures() -> tuple[type[BaseException], ...]:
+    """Return what reading raises; held by generators, which may be closed after the library is gone."""
+    return (arrow_library().ArrowException, OSError)
 
 
 def _damaged(file: Path, error: BaseException) -> InputError:
@@ -107,13 +112,13 @@ def _damaged(file: Path, error: BaseException) -> InputError:
 def _first_length(opened: Any, name: str, file: Path, groups: list[int]) -> int:
     """Return the length of the first list."""
     group = next(number for number, rows in enumerate(groups) if rows)
-    pa = arrow_library()
+    failures = _failures()
     try:
         batch = next(opened.iter_batches(batch_size=1, row_groups=[group], columns=[name]))
-    except (pa.ArrowException, OSError) as error:
+    except failures as error:
         raise _damaged(file, error) from error
     column = batch.column(batch.schema.get_field_index(name))
-    dim = vectors_of(column, None, name=name, file=file, first=0).shape[1]
+    dim: int = vectors_of(column, None, name=name, file=file, first=0).shape[1]
     if not dim:
         raise InputError(f"expected vectors in column {name} of {file}, found an empty list in row 0")
     return dim
@@ -123,7 +128,7 @@ def _decoded(
     opened: Any, name: str, dim: int, file: Path, starts: list[int], group: int, rows: int
 ) -> Iterator[NDArray[Any]]:
     """Yield the rows of a group in chunks of exactly `rows`, the last one perhaps fewer."""
-    pa = arrow_library()
+    failures = _failures()
     first, total = starts[group], starts[group + 1] - starts[group]
     waiting: list[NDArray[Any]] = []
     held = 0
@@ -140,7 +145,7 @@ def _decoded(
                 yield joined[:rows].copy()
                 waiting = [joined[rows:]]
                 held = len(waiting[0])
-    except (pa.ArrowException, OSError) as error:
+    except failures as error:
         raise _damaged(file, error) from error
     if total:
         raise _damaged(file, ValueError(f"{total} rows of a row group are missing"))

@@ -65,7 +65,7 @@ def connect(source: Source) -> Table:
     except psycopg.Error as error:
         connection.close()
         raise InputError(
-            f"expected a table with these columns in {name}, found otherwise ({_reason(error)}): a schema is named by "
+            f"expected a table with these columns in {name}, found otherwise ({_reason(error)}): name a schema by "
             "schema=NAME"
         ) from None
     except BaseException:
@@ -114,7 +114,7 @@ class Table:
         from psycopg import sql
 
         with self._connection.cursor(binary=True) as cursor:
-            return cursor.execute(sql.SQL(query).format(**self._fill)).fetchone()  # type: ignore[arg-type]
+            return cursor.execute(sql.SQL(query).format(**self._fill)).fetchone()
 
     def _types(self) -> str:
         """Check the columns' types; return the number type of the vectors."""
@@ -126,7 +126,8 @@ class Table:
             found = []
             for one in described:
                 cursor.execute(
-                    "SELECT t.typname, e.typname FROM pg_type t LEFT JOIN pg_type e ON t.typelem = e.oid WHERE t.oid = %s",
+                    "SELECT t.typname, e.typname FROM pg_type t LEFT JOIN pg_type e ON t.typelem = e.oid "
+                    "WHERE t.oid = %s",
                     [one.type_code],
                 )
                 found.append(cursor.fetchone())
@@ -138,8 +139,8 @@ class Table:
         dtype = _VECTORS.get(vector) or _ARRAYS.get(element)
         if dtype is None:
             raise InputError(
-                f"expected vector, halfvec, real[] or double precision[] in column {described[1].name} of {self.name}, "
-                f"found {vector}"
+                f"expected vector, halfvec, real[] or double precision[] in column {described[1].name} of "
+                f"{self.name}, found {vector}"
             )
         if len(found) > 2 and found[2][0] not in ("text", "varchar", "bpchar"):
             raise InputError(f"expected text in column {described[2].name} of {self.name}, found {found[2][0]}")

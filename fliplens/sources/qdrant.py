@@ -40,8 +40,8 @@ def connect(source: Source) -> Store:
 
         if not (source.path / "meta.json").is_file():
             raise InputError(
-                "expected http://HOST:PORT of a Qdrant server, or a folder of its client's local mode, behind qdrant:, "
-                f"found neither in {source}"
+                "expected http://HOST:PORT of a Qdrant server, or a folder of its client's local mode, behind "
+                f"qdrant:, found neither in {source}"
             )
         return Folder(source.path, name, source.options, f"qdrant:{source.place}#{options}")
     if address.username or address.password or address.query:

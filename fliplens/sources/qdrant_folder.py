@@ -17,8 +17,6 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NoReturn
 
-import numpy as np
-
 from fliplens.errors import InputError
 from fliplens.files import read_json
 from fliplens.sources.qdrant import chosen_vector, page_of
@@ -59,7 +57,7 @@ class _PlainData(pickle.Unpickler):
             return _Record
         raise pickle.UnpicklingError(f"{module}.{name}")
 
-    def persistent_load(self, pid: Any) -> NoReturn:
+    def persistent_load(self, pid: Any) -> NoReturn:  # noqa: ARG002 - the base class's name
         raise pickle.UnpicklingError("a persistent id")
 
 
@@ -98,7 +96,6 @@ class Folder:
         ):
             raise InputError(f"expected one vector a point in {name}, found others: choose with vector=NAME")
         self.dim = int(params["size"])
-        self._cosine = params.get("distance") == "Cosine"
         file = folder / "collection" / collection / "storage.sqlite"
         if Path(collection).name != collection or not file.is_file():
             raise InputError(f"expected the points of {collection!r} in {file}, found no such file")
@@ -143,12 +140,7 @@ class Folder:
                     raise InputError(f"expected points in {self._place}, found something else")
                 points.append(point)
             stop = first + len(numbers)
-            page = page_of(points, self._vector, self._text, self.dim, self.name, None if stop == self.rows else stop)
-            if self._cosine:
-                # As the client and the server give out what they compare by its angle.
-                lengths = np.linalg.norm(page.vectors, axis=1, keepdims=True)
-                page = Page(page.vectors / np.where(lengths > 0, lengths, 1), page.ids, page.texts, page.next)
-            yield page
+            yield page_of(points, self._vector, self._text, self.dim, self.name, None if stop == self.rows else stop)
 
     def close(self) -> None:
         """Close the database."""

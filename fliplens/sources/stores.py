@@ -46,7 +46,7 @@ class Store(Protocol):
 
     @property
     def state(self) -> Any:
-        """What tells, as a JSON value, whether the rows have changed since they were last read; None if nothing does."""
+        """A JSON value that changes when the rows do; None where there is nothing to tell."""
 
     def pages(self, start: Any, rows: int) -> Iterator[Page]:
         """Yield pages of some `rows` or fewer, in one order that stays the same.
