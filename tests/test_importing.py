@@ -75,7 +75,8 @@ def test_ids_of_an_index_lie_beside_its_vectors(tmp_path: Path) -> None:
 
 def test_an_import_that_was_cut_off_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     np.save(tmp_path / "v.npy", MATRIX)
-    write, written = importing._write, []
+    write = importing._write
+    written: list[int] = []
 
     def stops(folder: Path, done: Manifest, page: Any) -> Manifest:
         if len(written) == 2:
@@ -88,7 +89,12 @@ def test_an_import_that_was_cut_off_goes_on(tmp_path: Path, monkeypatch: pytest.
         import_vectors(tmp_path / "v.npy", tmp_path / "out", rows_per_part=50)
     with pytest.raises(InputError, match="found 100 of 230 rows: run the same import command again"):
         open_embeddings(tmp_path / "out")
-    monkeypatch.setattr(importing, "_write", lambda *given: written.append(len(given[2].vectors)) or write(*given))
+
+    def goes_on(folder: Path, done: Manifest, page: Any) -> Manifest:
+        written.append(len(page.vectors))
+        return write(folder, done, page)
+
+    monkeypatch.setattr(importing, "_write", goes_on)
     done = import_vectors(tmp_path / "v.npy", tmp_path / "out", rows_per_part=50)
     assert written == [50, 50, 50, 50, 30]
     np.testing.assert_array_equal(done.to_numpy(), MATRIX)
@@ -163,9 +169,9 @@ def qdrant_folder(folder: Path) -> list[int | str]:
         )
         for row, one in enumerate(order)
     ]
-    random.shuffle(points)  # type: ignore[arg-type]
+    random.shuffle(points)
     client.upsert("docs", points)
-    client.upsert("plain", [models.PointStruct(id=p.id, vector=p.vector["main"]) for p in points])  # type: ignore[call-overload,index]
+    client.upsert("plain", [models.PointStruct(id=p.id, vector=p.vector["main"]) for p in points])
     client.close()
     return order
 
@@ -392,7 +398,7 @@ def database(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     (folder / "password").chmod(0o644)
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    initdb = [
+    initdb: list[str | Path] = [
         programs / "initdb",
         "-D",
         folder / "data",
@@ -405,7 +411,7 @@ def database(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     if made.returncode:
         pytest.skip(f"no cluster can be made here: {made.stderr.strip()[-200:]}")
     options = f"-c listen_addresses=127.0.0.1 -c port={port} -c unix_socket_directories= -c fsync=off"
-    control = [programs / "pg_ctl", "-D", folder / "data", "-w", "-l", folder / "data" / "log"]
+    control: list[str | Path] = [programs / "pg_ctl", "-D", folder / "data", "-w", "-l", folder / "data" / "log"]
     subprocess.run([*control, "-o", options, "start"], check=True, capture_output=True, cwd=folder, **given)
     dsn = f"postgresql://me:{SECRET}@127.0.0.1:{port}/postgres"
     try:
@@ -455,7 +461,8 @@ def test_a_table_is_read_in_order(database: str, tmp_path: Path, options: str, i
 
 @pytest.mark.parametrize("order", ["id", "name", "u"])
 def test_a_table_is_gone_on_with(database: str, tmp_path: Path, order: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    write, written = importing._write, []
+    write = importing._write
+    written: list[int] = []
 
     def stops(*given: Any) -> Manifest:
         if len(written) == 2:

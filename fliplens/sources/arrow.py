@@ -105,7 +105,7 @@ class _Opened:
 
 
 def _open(file: Path) -> _Opened:
-    failures = (*_failures(), EOFError)
+    failures: tuple[type[BaseException], ...] = (*_failures(), EOFError)
     if not file.is_file():
         raise InputError(f"expected an Arrow file at {file}, found none: check the path")
     if file.stat().st_size == 0:
