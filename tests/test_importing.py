@@ -527,6 +527,14 @@ def test_what_a_table_does_not_hold_is_told(database: str, tmp_path: Path, optio
     assert SECRET not in str(caught.value) and "\n" not in str(caught.value)
 
 
+def test_a_password_that_breaks_its_dsn_is_not_shown(tmp_path: Path) -> None:
+    pytest.importorskip("psycopg")
+    source = f"pgvector:postgresql://me:x@{SECRET}@127.0.0.1:1/db#table=t,column=c,order=o"
+    with pytest.raises(FliplensError) as caught:
+        import_vectors(source, tmp_path / "out")
+    assert SECRET not in str(caught.value)
+
+
 def test_a_wrong_password_and_a_wrong_dsn_are_told_without_them(database: str, tmp_path: Path) -> None:
     wrong = database.replace(SECRET, f"{SECRET}-not")
     for dsn, match in ((wrong, "password authentication failed"), (f"postgresql//u:{SECRET}@h", "connection string")):

@@ -26,8 +26,8 @@ CHUNK_BYTES = 2**23
 """What is decoded in one piece."""
 SHELF_BYTES = 2**28
 """What is kept of it: training draws its rows from windows of this order."""
-OFTEN = 20
-"""A file decoded this many times over is read in an order that it was not made for."""
+WASTE = 20
+"""Rows decoded for each row that was asked for, from which on a file is read in an order that it was not made for."""
 
 
 class Part(ABC):
@@ -88,7 +88,7 @@ class Shelf:
         self._held = 0
         self._kept: OrderedDict[tuple[int, int, int], NDArray[Any]] = OrderedDict()
         self._reader: tuple[tuple[int, int], int, Iterator[NDArray[Any]]] | None = None
-        self._decoded = 0
+        self._decoded = self._asked = 0
         self._told = False
 
     def join(self, rows: int) -> int:
@@ -97,9 +97,24 @@ class Shelf:
         self._parts += 1
         return self._parts
 
-    def chunk(
-        self, part: int, group: int, number: int, start: Callable[[], Iterator[NDArray[Any]]], name: str
-    ) -> NDArray[Any]:
+    def asked(self, rows: int, name: str) -> None:
+        """Count rows that were asked for of the files `name`; warn once where far more were decoded for them.
+
+        Warns:
+            FliplensWarning: the order of the rows does not suit the files.
+        """
+        self._asked += rows
+        # What the first sweep decodes is decoded in any case.
+        if self._decoded > self._rows + WASTE * self._asked and not self._told:
+            self._told = True
+            warnings.warn(
+                f"rows of {name} are wanted in an order that its layout does not suit, so that more than {WASTE} are "
+                "decoded for each: fliplens import makes a folder of it that is fast in any order",
+                FliplensWarning,
+                stacklevel=2,
+            )
+
+    def chunk(self, part: int, group: int, number: int, start: Callable[[], Iterator[NDArray[Any]]]) -> NDArray[Any]:
         """Return a chunk of a group of rows: from the shelf, or decoded on from where the reader stands.
 
         Args:
@@ -107,7 +122,6 @@ class Shelf:
             group: which of its groups.
             number: of the chunk in the group.
             start: begins to decode the group.
-            name: how a warning calls the files.
         """
         key = (part, group, number)
         if key in self._kept:
@@ -123,14 +137,6 @@ class Shelf:
             self._keep((part, group, here), chunk)
             here += 1
         self._reader = ((part, group), here, reader[2])
-        if self._decoded > OFTEN * self._rows and not self._told:
-            self._told = True
-            warnings.warn(
-                f"{name} was decoded {OFTEN} times over, as its rows are wanted in an order that its layout does not "
-                "suit: fliplens import makes a folder of it that is read in any order",
-                FliplensWarning,
-                stacklevel=2,
-            )
         return chunk
 
     def _keep(self, key: tuple[int, int, int], chunk: NDArray[Any]) -> None:
@@ -184,10 +190,11 @@ class Streamed(Part):
                 number = int(rows[done] - self._starts[group]) // self._chunk_rows
                 first = int(self._starts[group]) + number * self._chunk_rows
                 start = partial(self._decode, group, self._chunk_rows)
-                chunk = self._shelf.chunk(self._number, group, number, start, self._name)
+                chunk = self._shelf.chunk(self._number, group, number, start)
                 stop = done + int(np.searchsorted(rows[done:], first + len(chunk)))
                 out[done:stop] = chunk[rows[done:stop] - first]
                 done = stop
+            self._shelf.asked(len(rows), self._name)
         return out
 
 

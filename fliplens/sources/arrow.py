@@ -7,7 +7,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from fliplens.embeddings.matrix import Embeddings
@@ -83,16 +82,16 @@ class _Opened:
             self._batches = []
             for batch in stream:
                 self._batches.append(batch)
-                if len(self._batches) == 1 and not self.is_mapped(batch):
+                if not all(map(self.is_mapped, batch.columns)):
                     raise pa.ArrowInvalid("a compressed stream, which cannot be read in place")
             self.count = len(self._batches)
 
     def batch(self, number: int) -> Any:
         return self._reader.get_batch(number) if self._batches is None else self._batches[number]
 
-    def is_mapped(self, batch: Any) -> bool:
-        """Whether a batch's numbers lie in the file, not in memory of their own."""
-        buffers = [buffer for column in batch.columns for buffer in column.buffers() if buffer is not None]
+    def is_mapped(self, column: Any) -> bool:
+        """Whether a column's numbers lie in the file, not in memory of their own."""
+        buffers = [buffer for buffer in column.buffers() if buffer is not None]
         low, high = self._range
         return all(buffer.size == 0 or low <= buffer.address < high for buffer in buffers)
 
@@ -140,34 +139,31 @@ def _parts(
             f"expected vectors of {dim} dimensions as in the files before, found {told} in {file}"
         )
     dim = told if dim is None else dim
-    sizes: list[int] = []
+    first, compressed = 0, False
     try:
-        if opened.count and not opened.is_mapped(opened.batch(0)):
-            for number in range(opened.count):
-                column = opened.column(index, number)
-                sizes.append(len(column))
-                if dim is None and len(column):
-                    dim = vectors_of(column.slice(0, 1), None, name=name, file=file, first=0).shape[1]
-            if sum(sizes) and dim:
-                decode = partial(_decoded, opened, index, name, dim, list(np.cumsum([0, *sizes])))
-                yield Streamed(sizes, dim, dtype, decode, shelf=shelf, name=str(source))
-            return
-        first = 0
         for number in range(opened.count):
-            column = opened.batch(number).column(index)
-            if len(column):
+            # A batch may be compressed where the one before was not, as it would not have become smaller.
+            column = opened.column(index, number) if compressed else opened.batch(number).column(index)
+            compressed = compressed or not opened.is_mapped(column)
+            if not len(column):
+                continue
+            if not compressed:
                 array = vectors_of(column, dim, name=name, file=file, first=first)
                 dim = array.shape[1]
-                first += len(array)
                 yield array
+            else:
+                dim = vectors_of(column.slice(0, 1), dim, name=name, file=file, first=first).shape[1]
+                decode = partial(_decoded, opened, index, number, name, dim, first)
+                yield Streamed([len(column)], dim, dtype, decode, shelf=shelf, name=str(source))
+            first += len(column)
     except failures as error:
         raise _damaged(file, error) from error
 
 
 def _decoded(
-    opened: _Opened, index: int, name: str, dim: int, starts: list[int], number: int, rows: int
+    opened: _Opened, index: int, number: int, name: str, dim: int, first: int, _group: int, rows: int
 ) -> Iterator[NDArray[Any]]:
     column = opened.column(index, number)
-    array = vectors_of(column, dim, name=name, file=opened.file, first=starts[number])
+    array = vectors_of(column, dim, name=name, file=opened.file, first=first)
     for start in range(0, len(array), rows):
         yield array[start : start + rows].copy()

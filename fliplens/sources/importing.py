@@ -18,7 +18,7 @@ from fliplens.embeddings.matrix import Embeddings
 from fliplens.embeddings.npy import write_npy
 from fliplens.embeddings.opening import open_embeddings
 from fliplens.errors import FliplensError, InputError
-from fliplens.files import FolderKind, atomic_file, check_free, is_empty, sha256_of_file, write_json
+from fliplens.files import FolderKind, atomic_file, check_free, sha256_of_file, write_json
 from fliplens.progress import Progress
 from fliplens.sources.npy import about_name, about_rows
 from fliplens.sources.registry import kind_of
@@ -256,9 +256,3 @@ def _as_type(vectors: NDArray[Any], dtype: str, *, first: int) -> NDArray[Any]:
             "import as float32 or float64"
         )
     return cast
-
-
-def is_import(folder: Path) -> bool:
-    """Return whether a folder holds an import, finished or not."""
-    path = folder / "manifest.json"
-    return not is_empty(folder) and path.is_file() and Manifest.load(path).source.get("command") == "import"

@@ -46,6 +46,9 @@ def connect(source: Source) -> Table:
             f"expected a connection string of PostgreSQL (postgresql://USER@HOST/DB, or host=... dbname=...), found "
             f"another one in {source}"
         ) from None
+    if "@" in str(given.get("host", "")):
+        # The end of a password that was not written as a URL writes it; it would be shown as a part of the host.
+        raise InputError(f"expected a host without @ in {source}: write the @ of a password as %40")
     table = source.option("table", needed_for="the table")
     column = source.option("column", needed_for="the column of vectors")
     order = source.option("order", needed_for="the unique column that rows are ordered by")

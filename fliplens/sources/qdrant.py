@@ -102,8 +102,6 @@ class Collection:
         except (ApiException, OSError) as error:
             reason = " ".join(str(error).split())[:200]
             raise FliplensError(f"expected an answer of {self.name}, had none ({reason})") from None
-        except ValueError:  # the local mode's word for a collection that is not there
-            raise InputError(f"expected a collection {self._collection!r}, found none in {self.name}") from None
 
     def pages(self, start: Any, rows: int) -> Iterator[Page]:
         """Scroll through the points from the id `start` on."""
