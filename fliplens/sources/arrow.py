@@ -153,6 +153,10 @@ def _parts(
                 yield array
             else:
                 dim = vectors_of(column.slice(0, 1), dim, name=name, file=file, first=first).shape[1]
+                if not dim:
+                    raise InputError(
+                        f"expected vectors in column {name} of {file}, found an empty list in row {first}"
+                    )
                 decode = partial(_decoded, opened, index, number, name, dim, first)
                 yield Streamed([len(column)], dim, dtype, decode, shelf=shelf, name=str(source))
             first += len(column)
