@@ -155,7 +155,7 @@ def _parts(
                 dim = vectors_of(column.slice(0, 1), dim, name=name, file=file, first=first).shape[1]
                 if not dim:
                     raise InputError(
-                        f"expected vectors in column {name} of {file}, found an empty list in row {first}"
+                        f"expected numbers in column {name} of {file}, found an empty list in row {first}"
                     )
                 decode = partial(_decoded, opened, index, number, name, dim, first)
                 yield Streamed([len(column)], dim, dtype, decode, shelf=shelf, name=str(source))
