@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -172,7 +173,10 @@ def page_of(points: Any, vector: str | None, text: str | None, dim: int, name: s
         value = point.vector
         if vector is not None:
             value = value.get(vector) if isinstance(value, dict) else None
-        found = None if value is None or isinstance(value, dict) else np.asarray(value, dtype=np.float32)
+        found = None
+        # Anything else than a list of numbers is told as no vector.
+        with contextlib.suppress(TypeError, ValueError):
+            found = None if value is None else np.asarray(value, dtype=np.float32)
         if found is None or found.shape != (dim,):
             shown = "none" if found is None else f"shape {found.shape}"
             raise InputError(
