@@ -54,6 +54,7 @@ def benchmarks() -> dict[str, Benchmark]:
         "encoding",
         "installed_documentation",
         "objective_cuda",
+        "opening",
         "paper_scale",
         "reading",
         "splice",

@@ -21,8 +21,8 @@ from fliplens.embeddings import EmbeddingsLike
 from fliplens.errors import InputError
 from fliplens.evaluation import ViewResult, evaluate
 from fliplens.extractor import Extractor
-from fliplens.files import read_lines
 from fliplens.metrics import jaccard
+from fliplens.texts import read_texts
 from fliplens.uncertainty import Difference, Estimate, estimate, estimates, paired_difference
 from fliplens.vocabulary import Vocabulary
 
@@ -133,7 +133,7 @@ def compare(
     Raises:
         InputError: what `evaluate` refuses, or no sentence of which both know a word.
     """
-    lines = read_lines(texts) if isinstance(texts, str | Path) else list(texts)
+    lines = read_texts(texts) if isinstance(texts, str | Path) else list(texts)
 
     def measured(
         lens: Extractor, embeddings: EmbeddingsLike, paired: EmbeddingsLike | None = None

@@ -17,11 +17,11 @@ from fliplens.embeddings import Embeddings, EmbeddingsLike
 from fliplens.entities import Entities, read_entities
 from fliplens.errors import InputError
 from fliplens.extractor import Extractor, ViewName
-from fliplens.files import read_lines
 from fliplens.metrics import accuracy, entity_recall, entity_scores, hit_sets, hits, precision_recall_f1
 from fliplens.objective import softmax_
 from fliplens.reading import top_n
 from fliplens.spans import Spans
+from fliplens.texts import read_texts
 from fliplens.uncertainty import (
     Difference,
     Estimate,
@@ -223,7 +223,7 @@ def evaluate(
         InputError: rows that do not match, no sentence with a known word, topn larger than the vocabulary, or
             explain-away by a lens that never learned it.
     """
-    lines = read_lines(texts) if isinstance(texts, str | Path) else list(texts)
+    lines = read_texts(texts) if isinstance(texts, str | Path) else list(texts)
     if metrics not in ("accuracy", "pr", "all"):
         raise InputError(f"expected metrics accuracy, pr or all, found {metrics!r}")
     if topn is None:

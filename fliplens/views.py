@@ -18,8 +18,8 @@ from torch import Tensor
 from fliplens.anchoring import Coordinates
 from fliplens.embeddings import Embeddings, EmbeddingsLike, as_embeddings
 from fliplens.errors import InputError
-from fliplens.files import read_lines
 from fliplens.objective import Bags
+from fliplens.texts import read_texts
 
 __all__ = ["Rows", "Views", "batch", "batches", "prefetch", "prefetch_depth", "words_of"]
 
@@ -52,7 +52,7 @@ class Rows:
         name: str,
     ) -> Rows:
         """Check that texts and vectors are parallel, row for row, and two views of one dimension."""
-        lines = read_lines(texts) if isinstance(texts, str | Path) else list(texts)
+        lines = read_texts(texts) if isinstance(texts, str | Path) else list(texts)
         called = str(texts) if isinstance(texts, str | Path) else f"the {name} text"
         first = as_embeddings(primary, name=f"{name} embeddings")
         second = None if paired is None else as_embeddings(paired, name=f"{name} paired embeddings")

@@ -166,7 +166,9 @@ def test_a_bar_shows_only_where_work_takes_more_than_a_moment(
     assert len(embeddings.bad_rows(show_progress=True)) == 0
     assert capsys.readouterr().err == ""
     progress = fliplens.progress.Progress
-    monkeypatch.setattr("fliplens.embeddings.Progress", lambda what, **given: progress(what, **{**given, "delay": 0}))
+    monkeypatch.setattr(
+        "fliplens.embeddings.matrix.Progress", lambda what, **given: progress(what, **{**given, "delay": 0})
+    )
     assert len(embeddings.bad_rows(show_progress=True)) == 0
     assert "checking vectors: 100%" in capsys.readouterr().err
     assert len(embeddings.bad_rows()) == 0

@@ -184,7 +184,7 @@ def test_the_formats_on_disk_are_these() -> None:
     words = Vocabulary(("a", "a b"), ngram_range=(1, 2))
     assert lens_files.format_version(words) == 1
     assert lens_files.format_version(replace(words, spans="longest")) == 2
-    assert embeddings.MANIFEST_VERSION == 1
+    assert embeddings.manifest.MANIFEST_VERSION == 1
     assert embeddings.Manifest.__dataclass_fields__["format_version"].default == 1
 
 

@@ -481,6 +481,32 @@ def test_files_may_lie_elsewhere(tmp_path: Path) -> None:
     assert {"train.txt, lines", "../test.txt, lines", "dev.txt, lines"} <= set(result.study.provenance.hashes)
 
 
+def test_a_study_reads_columns_of_tables(tmp_path: Path, fits: list[Any]) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    plain = StudyFiles.write(tmp_path / "data", ranks=[4])
+    expected = run_study("rank", plain.path, tmp_path / "plain").study.tables
+    sides = plain.config["corpora"]["spoken"]
+    for split in ("train", "test"):
+        texts = (tmp_path / "data" / f"{split}.txt").read_text(encoding="utf-8").splitlines()
+        found = pa.table({"body": texts, "v": np.load(tmp_path / "data" / f"{split}.npy").tolist()})
+        # One table lies with the data, the other one elsewhere.
+        file = tmp_path / ("data" if split == "train" else ".") / f"{split}.parquet"
+        pq.write_table(found.set_column(1, "v", found["v"].cast(pa.list_(pa.float32()))), file)
+        shown = file.name if split == "train" else str(file)
+        sides[split]["text"] = {"texts": f"{shown}#column=body", "embeddings": f"{shown}#column=v"}
+    plain.save()
+    result = run_study("rank", plain.path, tmp_path / "out")
+    assert {name: table.to_json() for name, table in result.study.tables.items()} == {
+        name: table.to_json() for name, table in expected.items()
+    }
+    assert "train.parquet#column=body, lines" in result.study.provenance.hashes
+    done = len(fits)
+    run_study("rank", plain.path, tmp_path / "out")
+    assert len(fits) == done  # the same files and columns: nothing is fitted again
+
+
 def test_vectors_of_an_encoder_that_cannot_be_loaded_are_enough(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

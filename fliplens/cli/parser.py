@@ -66,6 +66,7 @@ def build_parser() -> OneLineParser:
     _fit(commands, common)
     _evaluate(commands, common)
     _explain(commands, common)
+    _import(commands, common)
     _info(commands, common)
     _study(commands, common)
     _tag(commands, common)
@@ -142,8 +143,10 @@ def _fit(commands: Commands, common: OneLineParser) -> None:
     )
     fit.add_argument("settings", nargs="*", metavar="CONFIG.yaml|key=value", help="settings")
     data = fit.add_argument_group("data")
-    data.add_argument("--texts", metavar="F", help="training text, one sentence a line")
-    data.add_argument("--embeddings", metavar="F.npy", help="its vectors: .npy or a folder of shards")
+    data.add_argument("--texts", metavar="F", help="training text, one sentence a line, or F.parquet#column=NAME")
+    data.add_argument(
+        "--embeddings", metavar="F.npy", help="its vectors: .npy, shards, any source of docs/formats.md"
+    )
     data.add_argument("--paired", metavar="F.npy", help="vectors of a second view of the same sentences")
     data.add_argument("--dev-texts", metavar="F", help="text to stop on (default: a seeded share is held out)")
     data.add_argument("--dev-embeddings", metavar="F.npy", help="its vectors")
@@ -202,7 +205,9 @@ def _evaluate(commands: Commands, common: OneLineParser) -> None:
     )
     evaluate.add_argument("lens", nargs="?", metavar="LENS", help="folder, state dict or hub:OWNER/REPO/SUBFOLDER")
     evaluate.add_argument("--texts", metavar="F", help="text, one sentence a line")
-    evaluate.add_argument("--embeddings", metavar="F.npy", help="its vectors: .npy or a folder of shards")
+    evaluate.add_argument(
+        "--embeddings", metavar="F.npy", help="its vectors: .npy, shards, any source of docs/formats.md"
+    )
     evaluate.add_argument("--paired", metavar="F.npy", help="vectors of a second view")
     evaluate.add_argument(
         "--against",
@@ -267,6 +272,28 @@ def _explain(commands: Commands, common: OneLineParser) -> None:
     explain.add_argument("--overwrite", action="store_true", help="replace a file at OUT")
     explain.add_argument("--json", action="store_true", help="print one JSON document")
     explain.set_defaults(run=_lazily("explain"), free="texts")
+
+
+def _import(commands: Commands, common: OneLineParser) -> None:
+    bring = commands.add_parser(
+        "import",
+        parents=[common],
+        help="vectors of a store, or of any file, to shards on disk; resumable",
+        description="Read vectors that are made already, once, and write a folder of shards with their ids, and "
+        "texts where the source names some: for stores (Qdrant, PostgreSQL), and for files whose rows cannot be read "
+        "in any order. Run the same command again to finish a killed job.",
+        epilog="The key of a Qdrant server is read from QDRANT_API_KEY, the password of PostgreSQL from the DSN, "
+        "PGPASSWORD or the password file; neither is shown or written.",
+    )
+    bring.add_argument(
+        "source", metavar="SOURCE", help="qdrant:..., pgvector:..., faiss:..., or any other source (docs/formats.md)"
+    )
+    bring.add_argument("-o", "--output", required=True, metavar="FOLDER", help="the folder of shards to write")
+    bring.add_argument("-e", "--encoder", metavar="ENCODER", help="what made the vectors, for the record")
+    bring.add_argument("--dtype", choices=["float16", "float32", "float64"], help="default: as the source holds them")
+    bring.add_argument("--overwrite", action="store_true", help="replace what another import left in FOLDER")
+    bring.add_argument("--json", action="store_true", help="print the manifest as JSON")
+    bring.set_defaults(run=_lazily("importing"))
 
 
 def _info(commands: Commands, common: OneLineParser) -> None:

@@ -6,9 +6,9 @@ import argparse
 from pathlib import Path
 
 from fliplens.cli.output import print_json, print_text
-from fliplens.files import read_lines
 from fliplens.tagging import load_tagger, tag_texts
 from fliplens.tagging.writing import check_output
+from fliplens.texts import read_texts
 
 __all__ = ["run"]
 
@@ -16,7 +16,7 @@ __all__ = ["run"]
 def run(args: argparse.Namespace) -> int:
     """Tag a text file."""
     out = check_output(args.output)
-    texts = read_lines(args.texts)
+    texts = read_texts(args.texts)
     labels = None if args.labels is None else [label.strip() for label in args.labels.split(",") if label.strip()]
     tagger = load_tagger(
         args.by,

@@ -19,11 +19,13 @@ import numpy as np
 from fliplens.embeddings import Embeddings, manifest_path, open_embeddings
 from fliplens.entities import read_entities
 from fliplens.errors import FliplensError, FliplensWarning
-from fliplens.files import read_lines, sha256_of_file, sha256_of_lines
+from fliplens.files import sha256_of_file, sha256_of_lines
 from fliplens.kept_vectors import KeptEncoder
+from fliplens.sources.specs import Source
 from fliplens.studies.config import Side, Split, StudyConfig
 from fliplens.studies.located import Located
 from fliplens.studies.plan import View
+from fliplens.texts import read_texts
 from fliplens.tokenisation import Tokeniser
 from fliplens.vocabulary import Vocabulary
 
@@ -62,7 +64,7 @@ class StudyData:
     ) -> None:
         self.config, self.folder, self.cache = config, folder, cache
         self.device, self.show, self.stop = device, show_progress, stop
-        self._texts: dict[Path, list[str]] = {}
+        self._texts: dict[Path | str, list[str]] = {}
         self._vectors: dict[tuple[str, str, str, str], Loaded] = {}
         self._encoders: dict[str, KeptEncoder] = {}
         self._reached: dict[str, KeptEncoder | None] = {}
@@ -83,9 +85,9 @@ class StudyData:
         side = self._side(split, view)
         if side.texts is None:
             side.place.fail("texts, as its words are read", "none")
-        path = self._path(side.texts)
+        path = self._source(side.texts)
         if path not in self._texts:
-            self._texts[path] = side.texts.asking(lambda: read_lines(path))
+            self._texts[path] = side.texts.asking(lambda: read_texts(path))
         rows = self.split(split, view).rows
         if rows is None:
             return self._texts[path]
@@ -184,19 +186,19 @@ class StudyData:
         return Loaded(made.vectors(texts, place), place.stem)
 
     def _open(self, file: Located) -> Embeddings:
-        path = self._path(file)
-        return file.asking(partial(open_embeddings, path))
+        return file.asking(partial(open_embeddings, self._source(file)))
 
     def _hashes_of(self, file: Located, embeddings: Embeddings) -> list[str]:
-        """Return what tells vectors from others: the hashes of their manifest, of their file where it has none."""
-        path, manifest = self._path(file), embeddings.manifest
-        if manifest is not None and _newer(path):
+        """Return what tells vectors from others: the hashes of their manifest, of their files where it has none."""
+        source, manifest = self._source(file), embeddings.manifest
+        if manifest is not None and isinstance(source, Path) and _newer(source):
             # Somebody may have put other vectors beside an old manifest, or only copied both: their hashes tell.
-            file.asking(partial(open_embeddings, path, verify=True))
-        hashes = manifest.sha256 if manifest is not None else [sha256_of_file(path)]
+            file.asking(partial(open_embeddings, source, verify=True))
+        hashes = manifest.sha256 if manifest is not None else [sha256_of_file(one) for one in embeddings.files]
         whole = hashes[0] if len(hashes) == 1 else digest(hashes)
-        self._files[self._name(path) + (f", {len(hashes)} parts" if len(hashes) > 1 else "")] = whole
-        return hashes
+        self._files[self._name(source) + (f", {len(hashes)} parts" if len(hashes) > 1 else "")] = whole
+        # Of one file, each column is another set of vectors.
+        return hashes if isinstance(source, Path) else [*hashes, source.rpartition("#")[2]]
 
     # Encoders --------------------------------------------------------------------------------------------------
 
@@ -272,9 +274,23 @@ class StudyData:
         here = Path(place.text())
         return here if here.exists() and not path.exists() else path
 
-    def _name(self, path: Path) -> str:
-        """Return what a page calls a file; of one that lies elsewhere only the name is told."""
-        return str(path.relative_to(self.folder) if path.is_relative_to(self.folder) else path.name)
+    def _source(self, place: Located) -> Path | str:
+        """Return a source of texts or vectors, its path looked up in the same way."""
+        given, path = place.text(), self._path(place)
+        if path.exists():
+            return path
+        source = place.asking(lambda: Source.parse(given))
+        if source.scheme or not source.options:
+            return given if source.scheme else path
+        inside = self.folder / source.place
+        found = source.path if source.path.exists() and not inside.exists() else inside
+        return f"{found}{given[len(source.place) :]}"
+
+    def _name(self, source: Path | str) -> str:
+        """Return what a page calls a source; of a file that lies elsewhere only the name is told."""
+        if isinstance(source, str):
+            return source.removeprefix(f"{self.folder}/")
+        return str(source.relative_to(self.folder) if source.is_relative_to(self.folder) else source.name)
 
 
 def _newer(path: Path) -> bool:

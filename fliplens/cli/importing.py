@@ -1,0 +1,28 @@
+"""`fliplens import`: vectors that are made already, to shards on disk."""
+
+from __future__ import annotations
+
+import argparse
+
+from fliplens.cli.output import print_json, print_text
+from fliplens.encoders import canonical_spec
+from fliplens.sources.importing import import_vectors
+
+__all__ = ["run"]
+
+
+def run(args: argparse.Namespace) -> int:
+    """Import the vectors of a source."""
+    done = import_vectors(
+        args.source,
+        args.output,
+        encoder=None if args.encoder is None else canonical_spec(args.encoder),
+        dtype=args.dtype,
+        overwrite=args.overwrite,
+        show_progress=not args.quiet,
+    )
+    if args.json and done.manifest is not None:
+        print_json(done.manifest.to_json())
+    else:
+        print_text(f"{len(done)} vectors of {done.dim} dimensions in {args.output}")
+    return 0

@@ -1,0 +1,151 @@
+"""A column of a Parquet file, or of a folder of them: decoded as it is read, row group by row group."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fliplens.embeddings.matrix import Embeddings
+from fliplens.embeddings.parts import Shelf, Streamed
+from fliplens.errors import EmbeddingSpaceError, InputError
+from fliplens.sources.columns import arrow_library, text_column, texts_of, vector_column, vector_type, vectors_of
+from fliplens.sources.specs import Source
+
+__all__ = ["open_texts", "open_vectors"]
+
+TEXT_ROWS = 8192
+
+
+def open_vectors(source: Source) -> Embeddings:
+    """Open the vectors of a file or folder; what is in them is decoded when rows are asked for.
+
+    Rows in ascending order take the memory of a few chunks, whatever the size of a row group. Rows in any order are
+    fast as long as what they span fits on the shelf; beyond that row groups are decoded again and again, which is
+    warned about.
+
+    Raises:
+        InputError: see `fliplens.sources.columns`; or a file is missing, no Parquet file, or damaged.
+    """
+    shelf = Shelf()
+    parts: list[Streamed] = []
+    files: list[Path] = []
+    for file in _files(source):
+        opened = _open(file)
+        name = vector_column(opened.schema_arrow, source, file)
+        told, dtype = vector_type(opened.schema_arrow.field(name).type) or (None, "")
+        groups = [opened.metadata.row_group(number).num_rows for number in range(opened.num_row_groups)]
+        if not sum(groups):
+            continue
+        dim = told if told is not None else _first_length(opened, name, file, groups)
+        if parts and dim != parts[0].shape[1]:
+            raise EmbeddingSpaceError(
+                f"expected vectors of {parts[0].shape[1]} dimensions as in {files[0]}, found {dim} in {file}"
+            )
+        starts = [0, *np.cumsum(groups).tolist()]
+        decode = partial(_decoded, opened, name, dim, file, starts)
+        parts.append(Streamed(groups, dim, dtype, decode, shelf=shelf, name=str(source)))
+        files.append(file)
+    if not parts or not parts[0].shape[1]:
+        raise InputError(f"expected at least one vector in {source}, found none")
+    return Embeddings(parts, name=str(source), files=files)
+
+
+def open_texts(source: Source) -> list[str]:
+    """Read the texts of a file or folder."""
+
+    def chunks() -> Iterator[Any]:
+        failures = _failures()
+        for file in _files(source):
+            opened = _open(file)
+            name = text_column(opened.schema_arrow, source, file)
+            try:
+                for batch in opened.iter_batches(batch_size=TEXT_ROWS, columns=[name]):
+                    yield batch.column(batch.schema.get_field_index(name))
+            except failures as error:
+                raise _damaged(file, error) from error
+
+    return texts_of(chunks(), name=source.options.get("column", "of text"), file=source.path)
+
+
+def _files(source: Source) -> list[Path]:
+    path = source.path
+    if not path.is_dir():
+        if not path.is_file():
+            raise InputError(f"expected a Parquet file, or a folder of them, at {path}, found none: check the path")
+        return [path]
+    found = [
+        file
+        for file in path.rglob("*.parquet")
+        if not any(p.startswith((".", "_")) for p in file.relative_to(path).parts)
+    ]
+    if not found:
+        raise InputError(f"expected Parquet files in {path}, found none: check the path")
+    return sorted(found)
+
+
+def _open(file: Path) -> Any:
+    parquet, failures = arrow_library("pyarrow.parquet"), _failures()
+    try:
+        # Read ahead, a whole row group of the column would be in memory at once.
+        return parquet.ParquetFile(file, memory_map=True, pre_buffer=False)
+    except failures as error:
+        raise _damaged(file, error) from error
+
+
+def _failures() -> tuple[type[BaseException], ...]:
+    """Return what reading raises; held by generators, which may be closed after the library is gone."""
+    return (arrow_library().ArrowException, OSError)
+
+
+def _damaged(file: Path, error: BaseException) -> InputError:
+    reason = " ".join(str(error).split())[:200]
+    return InputError(
+        f"expected a Parquet file at {file}, could not read it ({reason}): it is truncated, damaged, or no such file"
+    )
+
+
+def _first_length(opened: Any, name: str, file: Path, groups: list[int]) -> int:
+    """Return the length of the first list."""
+    group = next(number for number, rows in enumerate(groups) if rows)
+    failures = _failures()
+    try:
+        batch = next(opened.iter_batches(batch_size=1, row_groups=[group], columns=[name]))
+    except failures as error:
+        raise _damaged(file, error) from error
+    column = batch.column(batch.schema.get_field_index(name))
+    dim: int = vectors_of(column, None, name=name, file=file, first=0).shape[1]
+    if not dim:
+        raise InputError(f"expected vectors in column {name} of {file}, found an empty list in row 0")
+    return dim
+
+
+def _decoded(
+    opened: Any, name: str, dim: int, file: Path, starts: list[int], group: int, rows: int
+) -> Iterator[NDArray[Any]]:
+    """Yield the rows of a group in chunks of exactly `rows`, the last one perhaps fewer."""
+    failures = _failures()
+    first, total = starts[group], starts[group + 1] - starts[group]
+    waiting: list[NDArray[Any]] = []
+    held = 0
+    try:
+        for batch in opened.iter_batches(batch_size=rows, row_groups=[group], columns=[name]):
+            column = batch.column(batch.schema.get_field_index(name))
+            waiting.append(vectors_of(column, dim, name=name, file=file, first=first))
+            first += len(column)
+            held += len(column)
+            total -= len(column)
+            while held >= rows or (held and not total):
+                joined = waiting[0] if len(waiting) == 1 else np.concatenate(waiting)
+                # A copy of its own size: a view would keep all that Arrow allocated with it.
+                yield joined[:rows].copy()
+                waiting = [joined[rows:]]
+                held = len(waiting[0])
+    except failures as error:
+        raise _damaged(file, error) from error
+    if total:
+        raise _damaged(file, ValueError(f"{total} rows of a row group are missing"))

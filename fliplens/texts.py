@@ -1,0 +1,41 @@
+"""The one way to the text of rows: a file of one sentence a line, a column of a table, what lies beside vectors."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from fliplens.errors import InputError
+from fliplens.files import read_lines
+from fliplens.sources.registry import kind_of
+from fliplens.sources.specs import Source
+
+__all__ = ["read_texts"]
+
+
+def read_texts(source: str | Path) -> list[str]:
+    """Read one text a row.
+
+    A path is a text file, one sentence a line (`fliplens.files.read_lines`), unless it is a Parquet or Arrow file or
+    a folder; these, and `hf-dataset:`, name a column as sources of vectors do: `F.parquet#column=text`. A folder that
+    `fliplens import` wrote gives the texts that were imported with its vectors.
+
+    Raises:
+        InputError: missing, unreadable, empty or not UTF-8; no such column, or null in a row.
+        MissingExtraError: the library that reads it is not installed.
+    """
+    parsed = Source.parse(source)
+    if not parsed.scheme and not parsed.options and not parsed.path.is_dir() and not _is_table(parsed):
+        return read_lines(parsed.path)
+    kind = kind_of(parsed)
+    if not kind.texts:
+        raise InputError(
+            f"expected text in {parsed}, found a source of vectors alone: name a text file, a table's column as "
+            "FILE.parquet#column=NAME, or a folder imported with text=NAME"
+        )
+    texts: list[str] = kind.adapter().open_texts(parsed)
+    return texts
+
+
+def _is_table(source: Source) -> bool:
+    kind = kind_of(source)
+    return kind.texts and not kind.manifest
