@@ -1,4 +1,4 @@
-"""A Qdrant collection: of a server through its client, or of the client's local mode, read from its files."""
+"""A Qdrant collection of a server, through its client."""
 
 from __future__ import annotations
 
@@ -24,7 +24,9 @@ SECONDS = 60
 
 
 def connect(source: Source) -> Store:
-    """Open a collection of the server at a URL, or in a folder of the client's local mode.
+    """Open a collection of the server at a URL.
+
+    A folder of the client's local mode is refused: it keeps points as pickles, which nothing here reads.
 
     The key of a server is read from QDRANT_API_KEY alone, and is never part of a message or a record.
 
@@ -37,14 +39,10 @@ def connect(source: Source) -> Store:
     options = ",".join(f"{key}={value}" for key, value in source.options.items())
     address = urlsplit(source.place) if source.place.startswith(("http://", "https://")) else None
     if address is None:
-        from fliplens.sources.qdrant_folder import Folder
-
-        if not (source.path / "meta.json").is_file():
-            raise InputError(
-                "expected http://HOST:PORT of a Qdrant server, or a folder of its client's local mode, behind "
-                f"qdrant:, found neither in {source}"
-            )
-        return Folder(source.path, name, source.options, f"qdrant:{source.place}#{options}")
+        what = "a folder of its client's local mode, which holds pickles" if source.path.is_dir() else "none"
+        raise InputError(
+            f"expected http://HOST:PORT of a Qdrant server behind qdrant:, found {what}: start a server on its data"
+        )
     if address.username or address.password or address.query:
         raise InputError(
             f"expected the key of a Qdrant server in {KEY}, found something like one in the URL: remove it"
