@@ -19,7 +19,7 @@ from fliplens.errors import FliplensWarning, MissingExtraError
 if TYPE_CHECKING:
     from icu4py.breakers import WordBreaker
 
-__all__ = ["holds_unspaced", "icu_version", "installed_icu", "spaced", "warn_of_another_icu"]
+__all__ = ["forget", "holds_unspaced", "icu_version", "installed_icu", "spaced", "warn_of_another_icu"]
 
 # Letters and numerals (〇) of the scripts that ICU has dictionaries of; of the signs that belong to several scripts
 # those of Japanese: closing mark, repeat marks, long vowel, voicing in half width. Decimal digits are left to the
@@ -91,6 +91,11 @@ def _alone(piece: str) -> tuple[str, ...]:
     return (piece,) if len(piece) == 1 else tuple(_settled(piece))
 
 
+def forget() -> None:
+    """Forget the pieces that were met before; only speed depends on them."""
+    _alone.cache_clear()
+
+
 def _settled(piece: str) -> list[str]:
     """Return the words that a piece falls into when it, and what comes of it, is cut until nothing falls apart."""
     words: list[str] = []
@@ -139,7 +144,8 @@ def warn_of_another_icu(recorded: str) -> None:
     _warned.add(recorded)
     warnings.warn(
         f"expected ICU {recorded}, whose dictionaries cut the words of this vocabulary, found {installed}: Chinese, "
-        "Japanese, Thai, Lao, Khmer or Burmese words may be cut otherwise: install an icu4py with that ICU, or fit again",
+        "Japanese, Thai, Lao, Khmer or Burmese words may be cut otherwise, so install an icu4py with that ICU or fit "
+        "again",
         FliplensWarning,
         stacklevel=3,
     )
