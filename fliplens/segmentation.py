@@ -8,6 +8,7 @@ else, leaves it whole. Where the words around it had kept one together that it c
 
 from __future__ import annotations
 
+import re
 import warnings
 from functools import cache, lru_cache
 from typing import TYPE_CHECKING
@@ -29,6 +30,10 @@ _LETTER = (
     r"\u3006\u3031-\u3035\u303c\u30fc\uff70\uff9e\uff9f"
 )
 _UNSPACED = regex.compile(rf"(?V1)[{_LETTER}]")
+# Blocks outside which there is no such letter: to search for them costs a fraction of a search for the letters.
+_FAR = re.compile(
+    "[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u19e0-\u19ff\u2e80-\ua4cf\ua9e0-\ua9ff\uaa60-\uaa7f\uf900-\U0010ffff]"
+)
 _RUN = regex.compile(rf"(?V1)[{_LETTER}][{_LETTER}\p{{M}}\u200c\u200d]*+")
 # What no word starts with: it stays with the letter before it.
 _HANGS_ON = regex.compile(r"[\p{M}\u200c\u200d]")
@@ -62,7 +67,7 @@ def icu_version() -> str:
 
 def holds_unspaced(text: str) -> bool:
     """Return whether `text` (in NFC) holds letters of a script that is cut by a dictionary."""
-    return not text.isascii() and _UNSPACED.search(text) is not None
+    return _FAR.search(text) is not None and _UNSPACED.search(text) is not None
 
 
 def spaced(text: str) -> str:

@@ -44,7 +44,7 @@ MODES = [
 ]
 DICTIONARY_SCRIPTS = (
     *("CJK", "IDEOGRAPHIC", "HANGZHOU", "HIRAGANA", "KATAKANA", "HALFWIDTH KATAKANA", "HENTAIGANA", "VERTICAL KANA"),
-    *("MASU MARK", "THAI", "LAO", "KHMER", "MYANMAR"),
+    *("MASU MARK", "VERTICAL IDEOGRAPHIC", "OLD CHINESE", "THAI", "LAO", "KHMER", "MYANMAR"),
 )
 
 # Letters, marks, digits and signs of the scripts, whole words of them, and what stands between them in texts.
@@ -80,7 +80,9 @@ def nfc(text: str) -> str:
 def of_dictionary(character: str) -> bool:
     """Whether a letter is of a script that ICU has a dictionary of, by its Unicode name; true of unnamed ones."""
     category = unicodedata.category(character)
-    named = unicodedata.name(character, "").startswith(DICTIONARY_SCRIPTS)
+    name = unicodedata.name(character, "")
+    # Annotations and tallies are signs of several scripts.
+    named = name.startswith(DICTIONARY_SCRIPTS) and "ANNOTATION" not in name and "TALLY" not in name
     return category == "Cn" or (category[0] in "LN" and category != "Nd" and named)
 
 
@@ -221,6 +223,13 @@ def test_only_runs_of_these_scripts_are_given_to_icu(monkeypatch: pytest.MonkeyP
     assert ICU.terms("Ünder 3 été हिन्दी 한국어") == ["ünder", "3", "été", "हिन्दी", "한국어"]
     assert given_to_icu == []
     segmentation._alone.cache_clear()
+
+
+def test_every_letter_of_these_scripts_is_found() -> None:
+    for i in range(0x110000):
+        character = chr(i)
+        if unicodedata.category(character) not in ("Cs", "Cn"):
+            assert segmentation.holds_unspaced(f"é{character}") == of_dictionary(character), hex(i)
 
 
 def test_what_comes_out_is_cut_until_it_stays_whole(monkeypatch: pytest.MonkeyPatch) -> None:
