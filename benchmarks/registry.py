@@ -53,6 +53,7 @@ def benchmarks() -> dict[str, Benchmark]:
         "decoding",
         "encoding",
         "installed_documentation",
+        "languages",
         "objective_cuda",
         "opening",
         "paper_scale",

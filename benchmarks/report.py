@@ -12,7 +12,13 @@ from fliplens.studies.rendering import to_markdown
 from fliplens.studies.tables import Table
 
 DOCS = ROOT / "docs"
-PAGES = (ROOT / "README.md", DOCS / "benchmarks.md", DOCS / "tuning.md", DOCS / "results" / "README.md")
+PAGES = (
+    ROOT / "README.md",
+    DOCS / "benchmarks.md",
+    DOCS / "languages.md",
+    DOCS / "tuning.md",
+    DOCS / "results" / "README.md",
+)
 STUDIES = DOCS / "results"
 STUDY_BLOCK = re.compile(r"(<!-- study ([\w-]+)/([\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 BLOCK = re.compile(r"(<!-- benchmark ([\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)

@@ -12,6 +12,7 @@ from fliplens.decoding import Decoding, check_decoding
 from fliplens.errors import InputError, MissingExtraError
 from fliplens.fitting import fit
 from fliplens.recipes import TrainConfig
+from fliplens.tokenisation import Tokeniser
 from fliplens.vocabulary import check_size
 
 try:
@@ -37,6 +38,8 @@ class LensTransformer(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         passes: over the rows; None takes the recipe's.
         vocab_size: the most frequent words, at most; None keeps all.
         min_df: leave out words of fewer texts.
+        tokeniser: what cuts texts into words: "default", "icu" or another mode of `fliplens.Tokeniser`, or one of
+            these itself.
         prior: position of the prior dial in `transform` and `top_words`, 0..1.
         decoding: how `top_words` chooses words: "plain" or "explain-away", which takes some seconds more to fit.
             `transform` gives plain scores either way.
@@ -56,6 +59,7 @@ class LensTransformer(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         passes: int | None = None,
         vocab_size: int | None = 100_000,
         min_df: int | float = 1,
+        tokeniser: Any = "default",
         prior: float = 1.0,
         decoding: Decoding = "plain",
         encoder: Any = None,
@@ -66,6 +70,7 @@ class LensTransformer(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         self.passes = passes
         self.vocab_size = vocab_size
         self.min_df = min_df
+        self.tokeniser = tokeniser
         self.prior = prior
         self.decoding = decoding
         self.encoder = encoder
@@ -84,11 +89,12 @@ class LensTransformer(TransformerMixin, BaseEstimator):  # type: ignore[misc]
             seed = int(check_random_state(seed).randint(2**31 - 1))
         check_decoding(self.decoding)
         check_size("vocab_size", self.vocab_size)
+        cut = self.tokeniser if isinstance(self.tokeniser, Tokeniser) else Tokeniser(mode=self.tokeniser)
         changes = {} if self.passes is None else {"passes": self.passes}
         self.lens_: Lens = fit(
             texts,
             X,
-            vocabulary=VocabularyConfig(size=self.vocab_size, min_df=self.min_df),
+            vocabulary=VocabularyConfig(size=self.vocab_size, min_df=self.min_df, tokeniser=cut),
             encoder=self.encoder,
             config=TrainConfig.from_recipe(self.recipe, rank=self.rank, seed=seed, **changes),
             explain_away=self.decoding == "explain-away",

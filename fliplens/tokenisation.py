@@ -5,6 +5,8 @@ Bengali, Tamil and Telugu words keep their vowel signs, "don't" and "don’t" ar
 spellings of "é" are one letter. Chinese, Japanese, Thai and the like need a dictionary to be cut into words:
 here a run of their letters is one word.
 
+The mode `icu` is the default mode with such a dictionary, ICU's (`fliplens.segmentation`).
+
 The published modes do what the published FLiP code does, for comparison with it: one rule for vocabulary and
 training, another for evaluation.
 """
@@ -21,10 +23,11 @@ from typing import Literal, get_args
 import regex
 
 from fliplens.errors import InputError
+from fliplens.segmentation import holds_unspaced, icu_version, spaced, warn_of_another_icu
 
 __all__ = ["AccentFolding", "Tokeniser", "TokeniserMode"]
 
-TokeniserMode = Literal["default", "published", "published-indic"]
+TokeniserMode = Literal["default", "icu", "published", "published-indic"]
 """Which rules cut text into words; see `Tokeniser`."""
 
 AccentFolding = Literal["unicode", "ascii"]
@@ -76,16 +79,21 @@ _PUBLISHED_DELETED = str.maketrans("", "", string.punctuation + "’“”‘[]\
 class Tokeniser:
     """How text is cut into words (*terms*). Immutable; two equal tokenisers give the same terms.
 
-    Two facts hold in the default mode for every text: its terms joined by spaces give the same terms again,
-    and its NFC and NFD spellings give the same terms. No mode raises on any string.
+    Two facts hold in the modes default and icu for every text: its terms joined by spaces give the same terms
+    again, and its NFC and NFD spellings give the same terms. No mode raises on any string, but for icu without its
+    extra, on text that needs it.
 
     Raises:
         InputError: an option has a value that it cannot have; the message names it.
+        MissingExtraError: the mode icu without `icu_version`, and the extra `icu` is not installed.
     """
 
     mode: TokeniserMode = "default"
     """`default`: a word is a run of letters, combining marks and digits in NFC, with inner apostrophes (all
     written ') and zero-width joiners kept; everything else separates words, the underscore too.
+
+    `icu`: as default, and words of Chinese, Japanese, Thai, Lao, Khmer and Burmese are found by ICU's dictionaries.
+    Text without these scripts gives the terms of the default mode. Needs the extra `icu`.
 
     `published` and `published-indic`: what the published code does. Vocabulary and training follow
     scikit-learn's `CountVectorizer` with the token pattern `(?u)\\b\\w\\w+\\b` (which drops one-letter words
@@ -101,8 +109,12 @@ class Tokeniser:
     else. In the published modes both mean what they mean in scikit-learn, and evaluation folds nothing."""
 
     min_length: int = 1
-    """Shortest term kept, in characters other than combining marks and joiners. Default mode only: the
-    published patterns have their own."""
+    """Shortest term kept, in characters other than combining marks and joiners. Not in the published
+    modes, whose patterns have their own."""
+
+    icu_version: str | None = None
+    """In the mode icu, the version of ICU whose dictionaries the words are meant to be cut by; None takes the
+    installed one. It is a record: whichever version is installed cuts, and `from_json` warns where it is another."""
 
     def __post_init__(self) -> None:
         if self.mode not in get_args(TokeniserMode):
@@ -113,20 +125,36 @@ class Tokeniser:
             raise _bad_option("strip_accents", "unicode, ascii or nothing", self.strip_accents)
         if type(self.min_length) is not int or self.min_length < 1:
             raise _bad_option("min_length", "a whole number from 1", self.min_length)
-        if self.mode != "default" and self.min_length != 1:
+        if self.mode in _PUBLISHED_WORD and self.min_length != 1:
             raise InputError(
                 f"expected min_length 1 with the tokeniser mode {self.mode}, whose pattern sets its own "
                 f"shortest word, found {self.min_length}: leave min_length out, or use the mode default"
             )
+        if self.mode != "icu" and self.icu_version is not None:
+            raise InputError(
+                f"expected icu_version with the tokeniser mode icu alone, found it with {self.mode}: leave it out"
+            )
+        if self.mode == "icu":
+            if self.icu_version is None:
+                object.__setattr__(self, "icu_version", icu_version())
+            elif not isinstance(self.icu_version, str) or not self.icu_version:
+                raise _bad_option("icu_version", "a version such as 78.3", self.icu_version)
 
     def terms(self, text: str) -> list[str]:
-        """Return the words of `text` in order, with repeats: the vocabulary and training side."""
-        if self.mode != "default":
+        """Return the words of `text` in order, with repeats: the vocabulary and training side.
+
+        Raises:
+            MissingExtraError: in the mode icu, text that needs it, and the extra `icu` is not installed.
+        """
+        if self.mode in _PUBLISHED_WORD:
             return self._published_terms(text)
         if text.isascii():
             found = _ASCII_WORD.findall(text.lower() if self.lowercase else text)
         else:
-            found = _WORD.findall(self._normalise(text))
+            text = self._normalise(text)
+            if self.mode == "icu" and holds_unspaced(text):
+                text = spaced(text)
+            found = _WORD.findall(text)
         if self.min_length > 1:
             return [term for term in found if _length(term) >= self.min_length]
         return found
@@ -137,17 +165,22 @@ class Tokeniser:
         The same as `terms`, except in the published modes, where the two halves differ as they do in the
         published code.
         """
-        if self.mode == "default":
+        if self.mode not in _PUBLISHED_WORD:
             return self.terms(text)
         return text.translate(_PUBLISHED_DELETED).lower().split()
 
     def to_json(self) -> dict[str, object]:
-        """Return the settings as a JSON object, for `from_json`."""
-        return dataclasses.asdict(self)
+        """Return the settings as a JSON object, for `from_json`; `icu_version` only in the mode icu."""
+        settings = dataclasses.asdict(self)
+        if self.mode != "icu":
+            del settings["icu_version"]
+        return settings
 
     @classmethod
     def from_json(cls, value: object) -> Tokeniser:
         """Build a tokeniser from what `to_json` gave; a field left out has its default.
+
+        A recorded ICU of another version than the installed one is warned about, once in a process.
 
         Raises:
             InputError: `value` is no object, or a field of it is unknown or has a value it cannot have.
@@ -164,7 +197,10 @@ class Tokeniser:
                     f"expected tokeniser settings named {', '.join(known)}, found {name!r}: "
                     "remove it, or update fliplens if a newer version wrote it"
                 )
-        return cls(**value)
+        tokeniser = cls(**value)
+        if tokeniser.icu_version is not None:
+            warn_of_another_icu(tokeniser.icu_version)
+        return tokeniser
 
     def _normalise(self, text: str) -> str:
         """Spell `text` in the one way in which its words are matched; what is so spelt stays as it is."""

@@ -46,6 +46,42 @@ SENTENCES = {
         "L’été, où êtes-vous ? « Aujourd'hui, ça m’est égal », répondit le garçon.",
         "l'été où êtes vous aujourd'hui ça m'est égal répondit le garçon",
     ),
+    "Spanish": (
+        "¿Qué tal, señor Núñez? ¡El pingüino cuesta 3 €!",
+        "qué tal señor núñez el pingüino cuesta 3",
+    ),
+    "Italian": (
+        "L’albero dell'arte c’è: un po’ d’acqua, perché no?",
+        "l'albero dell'arte c'è un po d'acqua perché no",
+    ),
+    "Portuguese": (
+        "O guarda-chuva é d’água? São três lições.",
+        "o guarda chuva é d'água são três lições",
+    ),
+    "Dutch": (
+        "’s Ochtends zijn Anna’s foto's zo’n drieëntwintig euro.",
+        "s ochtends zijn anna's foto's zo'n drieëntwintig euro",
+    ),
+    "Polish": (
+        "Zażółć gęślą jaźń — „Żółw”, rzekł Łukasz.",
+        "zażółć gęślą jaźń żółw rzekł łukasz",
+    ),
+    "Czech": (
+        "Příliš žluťoučký kůň; „Ďábelské ódy“!",
+        "příliš žluťoučký kůň ďábelské ódy",
+    ),
+    "Turkish": (
+        "İstanbul’da ığdır çiçeği, değil mi?",
+        "istanbul'da ığdır çiçeği değil mi",
+    ),
+    "Greek": (
+        "Ο ΟΔΥΣΣΕΑΣ είπε· «ΣΟΦΟΣ είναι;» Σ’ αγαπώ, Όλγα;",
+        "ο οδυσσεας είπε σοφος είναι σ αγαπώ όλγα",
+    ),
+    "Russian": (
+        "Съешь ещё этих мягких булок — «Ёлка», чай!",
+        "съешь ещё этих мягких булок ёлка чай",
+    ),
     "Hindi": (
         "हिन्दी में लिखी हुई किताबें, क्या आप पढ़ते हैं? ज़रूर।",
         "हिन्दी में लिखी हुई किताबें क्या आप पढ़ते हैं ज़रूर",
@@ -117,6 +153,20 @@ def test_unicode_folding_leaves_indic_words_whole(language: str) -> None:
         ("\u0301abc \u0301 x \u093f'\u093f y'\u093fz", ["abc", "x", "y", "z"]),
         ("\ud800 lone\udfff\ud800pair", ["lone", "pair"]),
         ("e-mail@example.org", ["e", "mail", "example", "org"]),
+        # Danda and double danda end sentences, with a space before them or not.
+        ("राम।सीता॥ বাংলা।সে॥", ["राम", "सीता", "বাংলা", "সে"]),
+        ("१२३ ১২৩ ௧௨௩ ౧౨౩ १,२३४", ["१२३", "১২৩", "௧௨௩", "౧౨౩", "१", "२३४"]),
+        ("कोऽपि दुःख डॉ॰ ॐ", ["कोऽपि", "दुःख", "डॉ", "ॐ"]),
+        ("क्‍ष क्‌ष क्ष শ্‌র ক্‍ষ", ["क्‍ष", "क्‌ष", "क्ष", "শ্‌র", "ক্‍ষ"]),
+        # The letters with a dot below have two spellings each, of which NFC is the longer one.
+        ("क़ড় क़ড়", ["क़ড়"] * 2),
+        ("ொ கொ கொ", ["கொ"] * 2),
+        # No language is asked for: I becomes i, also where a Turk would write ı.
+        ("IŞIK ışık", ["işik", "ışık"]),
+        ("Straße STRASSE ẞ", ["straße", "strasse", "ß"]),
+        ("Est-ce ça ? L'homme !", ["est", "ce", "ça", "l'homme"]),
+        ("ΣΑΣ Σ ΑΣΣ", ["σας", "σ", "ασς"]),
+        ("Об’єкт П'ЯТЬ", ["об'єкт", "п'ять"]),
     ],
 )
 def test_default_mode_by_hand(text: str, expected: list[str]) -> None:

@@ -62,7 +62,7 @@ def print_description(title: str, description: dict[str, Any]) -> None:
         ["words", f"{description['words']} ({', '.join(description['first_words'][:6])}, ...)"],
         ["dimensions", str(description["dim"])],
         ["encoder", str(description["encoder"] or "not recorded")],
-        ["tokeniser", str(description["tokeniser"]["mode"])],
+        ["tokeniser", _tokeniser(description["tokeniser"])],
         ["n-grams", "{} to {} words, {spans}".format(*description["ngram_range"], **description)],
     ]
     if description["kind"] == Lens.kind:
@@ -97,6 +97,11 @@ def print_description(title: str, description: dict[str, Any]) -> None:
         value = f"{100 * one['mean']:.2f} ± {100 * one['se']:.2f} per cent"
         rows.append([f"dev accuracy, {name}, {shown}", value])
     print_table(title, ["", ""], rows, left=2)
+
+
+def _tokeniser(settings: dict[str, Any]) -> str:
+    version = settings.get("icu_version")
+    return f"{settings['mode']} ({version})" if version else str(settings["mode"])
 
 
 def _short(value: Any) -> str:

@@ -170,7 +170,7 @@ def _fit(commands: Commands, common: OneLineParser) -> None:
         const=True,
         help="choose frequent words and word pairs that belong together (section 3.4) instead of frequent words",
     )
-    model.add_argument("--tokeniser", metavar="default|published|published-indic", help="cuts text into words")
+    model.add_argument("--tokeniser", metavar="default|icu|published|published-indic", help="cuts text into words")
     model.add_argument("--passes", metavar="N", help="over the training rows")
     model.add_argument("--seed", metavar="S", help="of everything random")
     fit.add_argument("-o", "--output", metavar="LENS_DIR", help="the lens folder to write")
@@ -346,6 +346,11 @@ def _tag(commands: Commands, common: OneLineParser) -> None:
     )
     tag.add_argument(
         "--match-case", action="store_true", help="of a gazetteer: ask for its capital letters (Rose, not rose)"
+    )
+    tag.add_argument(
+        "--tokeniser",
+        choices=("default", "icu"),
+        help="of a gazetteer: icu also finds names in Chinese, Japanese, Thai, Lao, Khmer and Burmese",
     )
     tag.add_argument(
         "--labels", metavar="PER,ORG,...", help="of a transformers model: which labels count (default: all but O)"

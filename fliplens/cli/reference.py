@@ -33,10 +33,12 @@ Every setting can stand in a YAML file or be given as `key=value`; later ones wi
 those below: `texts`, `embeddings`, `paired`, `dev_texts`, `dev_embeddings`, `dev_paired`, `encoder`, `output`,
 `hold_out` (share of the rows to stop on without dev data, 0.05), `explain_away` (true: learn what
 `--decoding explain-away` needs; `explain_away=false` also goes with a published training YAML), `vocab_size` (100000;
-`all` for no limit), `min_df` (1), `max_df` (1.0), `ngram_range` ([1, 1]), `tokeniser` (default, published,
-published-indic), `lowercase` (true), `strip_accents` (unicode, ascii; none), `min_length` (1). With `concepts=true`
-(or `--concepts`) the vocabulary is the paper's concepts, and these take the place of `vocab_size`, `min_df`, `max_df`
-and `ngram_range`: `min_frequency` (20), `min_pmi` (1.5, natural logarithm), `unigrams` (6500), `bigrams` (3500).
+`all` for no limit), `min_df` (1), `max_df` (1.0), `ngram_range` ([1, 1]), `tokeniser` (default, icu,
+published, published-indic; icu finds the words of Chinese, Japanese, Thai, Lao, Khmer and Burmese by a dictionary and
+needs the extra `icu`), `lowercase` (true), `strip_accents` (unicode, ascii; none), `min_length` (1). With
+`concepts=true` (or `--concepts`) the vocabulary is the paper's concepts, and these take the place of `vocab_size`,
+`min_df`, `max_df` and `ngram_range`: `min_frequency` (20), `min_pmi` (1.5, natural logarithm), `unigrams` (6500),
+`bigrams` (3500).
 
 `model` says what is made: `flip` (a lens, the default), `lip` (the same with `rank=full`), or what a lens is compared
 with, each with settings of its own. What is left open is chosen on the dev rows.

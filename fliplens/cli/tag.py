@@ -23,6 +23,7 @@ def run(args: argparse.Namespace) -> int:
         device=args.device,
         batch_size=args.batch_size,
         match_case=args.match_case or None,
+        tokeniser=args.tokeniser,
         labels=labels,
         base_url=args.base_url,
     )

@@ -14,11 +14,14 @@ Importing this package loads no model library: each adapter imports its own when
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fliplens.errors import InputError
 from fliplens.tagging.tagger import DecliningTagger, Tagger
 from fliplens.tagging.writing import Tagged, tag_texts
+
+if TYPE_CHECKING:
+    from fliplens.tagging.gazetteer import WordRule
 
 __all__ = ["DecliningTagger", "Tagged", "Tagger", "load_tagger", "tag_texts"]
 
@@ -29,6 +32,7 @@ def load_tagger(
     device: str = "auto",
     batch_size: int | None = None,
     match_case: bool | None = None,
+    tokeniser: WordRule | None = None,
     labels: Sequence[str] | None = None,
     base_url: str | None = None,
 ) -> Tagger:
@@ -39,6 +43,7 @@ def load_tagger(
         device: where a transformers model computes: "auto", "cpu", "cuda", "cuda:1", "mps".
         batch_size: windows of text that go through a transformers model at once, or sentences in a call to Gemini.
         match_case: of a gazetteer: ask for its capital letters.
+        tokeniser: of a gazetteer: "icu" finds names in Chinese, Japanese, Thai, Lao, Khmer and Burmese as well.
         labels: of a transformers model: which of its labels count, such as PER, ORG, LOC; None for all but O.
         base_url: of Gemini: another server than Google's, a proxy say.
 
@@ -51,11 +56,12 @@ def load_tagger(
     options: dict[str, Any] = {
         "batch_size": batch_size,
         "match_case": match_case,
+        "tokeniser": tokeniser,
         "labels": labels,
         "base_url": base_url,
     }
     known = {
-        "gazetteer": ("match_case",),
+        "gazetteer": ("match_case", "tokeniser"),
         "transformers": ("batch_size", "labels"),
         "gemini": ("batch_size", "base_url"),
     }

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 from fliplens.errors import InputError
 from fliplens.files import read_lines, sha256_of_lines
 from fliplens.tagging.names import Place, elided, possessor, words_of
 from fliplens.tokenisation import Tokeniser
 
-__all__ = ["GazetteerTagger"]
+__all__ = ["GazetteerTagger", "WordRule"]
+
+WordRule = Literal["default", "icu"]
+"""The modes of the tokeniser that tell where in a text a word is."""
 
 _END = ""
 """Key of a node of the trie at which a name ends; no word is empty."""
@@ -27,20 +30,32 @@ class GazetteerTagger:
         names: the list. Case (unless `match_case`), punctuation and repeats make no difference; a name without any
             word is left out.
         match_case: ask for the capital letters of the list, so that the name Rose is not found in "a rose".
+        tokeniser: "default", or "icu", which finds names in Chinese, Japanese, Thai, Lao, Khmer and Burmese as well:
+            those that its dictionary cuts in the text as it cuts them alone. Needs the extra `icu`.
         spec: what `load_tagger` takes to get it again.
 
     Raises:
-        InputError: no name has a word.
+        InputError: no name has a word, or a tokeniser that is neither.
+        MissingExtraError: the tokeniser icu, and its extra is not installed.
     """
 
     texts_a_call = 16_384
 
-    def __init__(self, names: Iterable[str], *, match_case: bool = False, spec: str = "gazetteer") -> None:
+    def __init__(
+        self,
+        names: Iterable[str],
+        *,
+        match_case: bool = False,
+        tokeniser: WordRule = "default",
+        spec: str = "gazetteer",
+    ) -> None:
         if isinstance(names, str):
             raise InputError("expected a list of names, found one text: put it in a list")
+        if tokeniser not in get_args(WordRule):
+            raise InputError(f"expected the tokeniser default or icu of a gazetteer, found {tokeniser!r}: correct it")
         self.spec = spec
         self.match_case = match_case
-        self._tokeniser = Tokeniser(lowercase=not match_case)
+        self._tokeniser = Tokeniser(mode=tokeniser, lowercase=not match_case)
         self._names: dict[str, Any] = {}
         self.n_names = 0
         given = list(names)
@@ -60,22 +75,26 @@ class GazetteerTagger:
             )
 
     @classmethod
-    def load(cls, path: str | Path, *, match_case: bool = False) -> GazetteerTagger:
+    def load(cls, path: str | Path, *, match_case: bool = False, tokeniser: WordRule = "default") -> GazetteerTagger:
         """Read a text file of names, one a line; empty lines are left out.
 
         Raises:
-            InputError: the file is missing, unreadable, not UTF-8, or holds no name.
+            InputError: the file is missing, unreadable, not UTF-8, or holds no name, or a tokeniser that is none.
+            MissingExtraError: the tokeniser icu, and its extra is not installed.
         """
         path = Path(path).expanduser()
-        return cls(read_lines(path), match_case=match_case, spec=f"gazetteer:{path.resolve()}")
+        return cls(read_lines(path), match_case=match_case, tokeniser=tokeniser, spec=f"gazetteer:{path.resolve()}")
 
     def __repr__(self) -> str:
         return f"GazetteerTagger(spec={self.spec!r}, n_names={self.n_names}, match_case={self.match_case})"
 
     @property
     def settings(self) -> Mapping[str, Any]:
-        """Whether capital letters must match."""
-        return {"match_case": self.match_case}
+        """Whether capital letters must match; with the tokeniser icu, that and the version of ICU."""
+        settings: dict[str, Any] = {"match_case": self.match_case}
+        if self._tokeniser.mode == "icu":
+            settings |= {"tokeniser": "icu", "icu_version": self._tokeniser.icu_version}
+        return settings
 
     def tag(self, texts: Sequence[str]) -> list[list[str]]:
         """Return the names in each text, in order and with repeats; see `Tagger.tag`."""

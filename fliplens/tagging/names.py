@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import regex
@@ -38,6 +38,11 @@ _ELISION = re.compile(
     r"(?:[cdjlmnst]|(?:jus|lors|puis|quoi)?qu|un|[ds]?all|(?:d?a)?gl|bell|dell|degl|nell|negl|sull|sugl|quell)'",
     re.IGNORECASE,
 )
+# Parts of a word between which ICU may cut, each a letter or digit with what hangs on it. Letters of Hangul, which
+# NFC writes together, count as one.
+_PART = regex.compile(r"(?:\p{Hangul}++|[\p{L}\p{N}])[^\p{L}\p{N}]*+")
+_HANGING = regex.compile(rf"[{_A}{_I}\u200c\u200d]++\Z")
+_UNCOUNTED = str.maketrans("", "", "'\u200c\u200d")
 # Scripts that put nothing between words: a name in them need not be a word of the tokeniser's.
 _UNSPACED = regex.compile(r"[\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}]")
 
@@ -60,15 +65,37 @@ def words_of(text: str, tokeniser: Tokeniser = _TOKENISER) -> list[Place]:
 
     Args:
         text: any text.
-        tokeniser: of the default mode and without folding of accents.
+        tokeniser: of the mode default or icu, without folding of accents and with min_length 1.
+
+    Raises:
+        MissingExtraError: in the mode icu, text that needs it, and the extra `icu` is not installed.
     """
     if text.isascii():
         # Lower-casing ASCII keeps every place.
         shown = text.lower() if tokeniser.lowercase else text
         return [Place(match.group(), *match.span()) for match in _ASCII_WORD.finditer(shown)]
-    return [
-        Place("".join(tokeniser.terms(match.group())), match.start(), match.end()) for match in _WORD.finditer(text)
-    ]
+    places: list[Place] = []
+    for match in _WORD.finditer(text):
+        terms = tokeniser.terms(match.group())
+        if len(terms) == 1:
+            places.append(Place(terms[0], match.start(), match.end()))
+        else:
+            places += _placed(terms, match.group(), match.start())
+    return places
+
+
+def _placed(terms: Sequence[str], text: str, offset: int) -> Iterator[Place]:
+    """Yield the words that a dictionary cuts `text` into, with their places; `text` starts at `offset`."""
+    parts = _PART.finditer(text)
+    for term in terms:
+        left = len(term.translate(_UNCOUNTED))
+        start, end = -1, -1
+        while left > 0 and (part := next(parts, None)) is not None:
+            # A part spelt as the tokeniser spells it has as many characters as it brings to its word.
+            left -= len("".join(_TOKENISER.terms(part.group())).translate(_UNCOUNTED))
+            start = part.start() if start < 0 else start
+            end = part.start() + len(_HANGING.sub("", part.group()))
+        yield Place(term, offset + start, offset + end)
 
 
 def elided(place: Place, text: str) -> Place | None:
