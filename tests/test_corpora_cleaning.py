@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from typing import Any
 
 import pytest
 from hypothesis import assume, given
@@ -129,6 +130,6 @@ def test_identical_sides_may_be_kept_and_a_row_keeps_what_else_it_has() -> None:
 
 
 @pytest.mark.parametrize("bounds", [{"min_words": 0}, {"min_words": 3, "max_words": 2}, {"max_characters": 0}])
-def test_bounds_that_leave_nothing_are_refused(bounds: dict[str, int]) -> None:
+def test_bounds_that_leave_nothing_are_refused(bounds: dict[str, Any]) -> None:
     with pytest.raises(InputError, match="expected 1 <= min"):
         Cleaning(**bounds)

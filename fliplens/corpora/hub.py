@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,8 +50,11 @@ class HubDataset:
         named = {name: SPLIT_NAMES.get(name, "") for name in parts}
         # One split alone, or one whose name says nothing, is no way to split a corpus.
         own = not self.resplit and len(parts) > 1 and all(named.values())
-        for name, part in parts.items():
-            yield from self._part(part, named[name] if own else "", f"{self.name}, {name}", counts)
+        try:
+            for name, part in parts.items():
+                yield from self._part(part, named[name] if own else "", f"{self.name}, {name}", counts)
+        except OSError as error:
+            raise FliplensError(f"expected the data set {self.name}, could not read it ({_reason(error)})") from error
 
     def _part(self, part: Any, split: str, place: str, counts: Counts) -> Iterator[Row]:
         there = list(part.column_names or [])
@@ -80,6 +84,11 @@ class HubDataset:
             import datasets
         except ImportError as error:
             raise MissingExtraError("reading data sets", "datasets") from error
+        # What they log of retries and caches is no business of who reads one line.
+        loggers = [logging.getLogger(name) for name in ("datasets", "huggingface_hub", "fsspec")]
+        levels = [logger.level for logger in loggers]
+        for logger in loggers:
+            logger.setLevel(logging.CRITICAL)
         try:
             if Path(self.name).is_dir():
                 found = datasets.load_from_disk(self.name)
@@ -94,6 +103,9 @@ class HubDataset:
             ) from error
         except OSError as error:  # what `requests`, `httpx` and the offline mode raise is one
             raise FliplensError(f"expected the data set {self.name}, could not get it ({_reason(error)})") from error
+        finally:
+            for logger, level in zip(loggers, levels, strict=True):
+                logger.setLevel(level)
         return found if isinstance(found, dict) else {"all": found}
 
 

@@ -161,6 +161,8 @@ def find_line_files(sources: Sequence[str], languages: Sequence[str] | None) -> 
                     )
                 groups.append((split, tuple(map(Path, names))))
                 continue
+            # The order in which they are named.
+            chosen = chosen or (tuple(*stems.values()) if len(names) > 1 else ())
         else:
             for name in names:
                 stem = Path(name)

@@ -243,6 +243,9 @@ def _claim(out: Path, job: Mapping[str, Any], *, overwrite: bool) -> bool:
     marker = out / MARKER
     if marker.is_file() and not overwrite and read_json(marker) == wanted:
         check_free(out, kind=FOLDER, overwrite=True)
+        for left in out.rglob(".*.tmp"):
+            # Of a job that was killed while it wrote.
+            left.unlink()
         return (out / REPORT).is_file() and _intact(out, Prepared.load(out))
     check_free(out, kind=FOLDER, overwrite=overwrite)
     if out.is_dir() and not is_empty(out):

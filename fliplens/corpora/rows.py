@@ -66,9 +66,9 @@ def stream_lines(path: str | Path) -> Iterator[str]:
     """
     path = Path(path)
     try:
-        with _opened(path) as raw:
-            # Decoded block by block, which is several times as fast as line by line.
-            for line in io.TextIOWrapper(raw, encoding="utf-8-sig", newline="\n"):
+        # Decoded block by block, which is several times as fast as line by line.
+        with io.TextIOWrapper(_opened(path), encoding="utf-8-sig", newline="\n") as lines:
+            for line in lines:
                 yield line.rstrip("\n").removesuffix("\r")
     except UnicodeDecodeError as error:
         number, byte = _undecodable(path)

@@ -211,6 +211,8 @@ def _table(places: Sequence[str], wanted: Wanted) -> Source:
 def _hf(places: Sequence[str], wanted: Wanted) -> Source:
     if len(places) != 1:
         raise InputError(f"expected one data set, found {len(places)}: prepare each by itself")
+    if Path(places[0]).is_file():
+        raise InputError(f"expected a data set's folder or name, found a file at {places[0]}: its kind is table")
     languages, columns = _columns(wanted)
     return HubDataset(languages, places[0], columns, wanted.resplit)
 
