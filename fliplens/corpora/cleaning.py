@@ -65,23 +65,26 @@ def clean_rows(rows: Iterable[Row], cleaning: Cleaning, counts: Counts) -> Itera
     low, high = cleaning.min_words, cleaning.max_words
     fewest, most = cleaning.min_characters, cleaning.max_characters
     bounded = low > 1 or high is not None
+    measured = fewest > 1 or most is not None
+    drop_identical = cleaning.drop_identical
     for row in rows:
-        texts = tuple(map(clean_text, row.texts))
-        counts.changed += texts != row.texts
-        # One test each for what hardly ever happens; the words are counted only where somebody asks.
+        texts = tuple([clean_text(text) for text in row.texts])
+        changed = texts != row.texts
+        counts.changed += changed
+        # One test each for what hardly ever happens; words and characters are counted only where somebody asks.
         if not all(texts):
             counts.empty += 1
-        elif any("\ufffd" in text for text in texts):
+        elif "\ufffd" in "".join(texts):
             counts.mangled += 1
         elif bounded and min(words := [text.count(" ") + 1 for text in texts]) < low:
             counts.too_few_words += 1
         elif bounded and high is not None and max(words) > high:
             counts.too_many_words += 1
-        elif min(map(len, texts)) < fewest:
+        elif measured and min(map(len, texts)) < fewest:
             counts.too_few_characters += 1
-        elif most is not None and max(map(len, texts)) > most:
+        elif measured and most is not None and max(map(len, texts)) > most:
             counts.too_many_characters += 1
-        elif cleaning.drop_identical and len(set(texts)) < len(texts):
+        elif drop_identical and len(texts) > 1 and len(set(texts)) < len(texts):
             counts.identical += 1
         else:
-            yield row if texts == row.texts else row._replace(texts=texts)
+            yield row._replace(texts=texts) if changed else row

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -150,7 +151,7 @@ def split_groups(
     return found
 
 
-def held_apart(sides: NDArray[np.int64], split: NDArray[np.int64], ranks: Sequence[int]) -> NDArray[np.bool_]:
+def held_apart(sides: NDArray[np.int64], split: NDArray[np.integer[Any]], ranks: Sequence[int]) -> NDArray[np.bool_]:
     """Return which rows share a sentence with a split that comes before theirs in `ranks`, and so must go.
 
     Args:

@@ -59,7 +59,7 @@ class Spool:
         self._sentences = np.zeros((0, 2), dtype=np.uint64)
         self._rows = np.zeros((0, 2), dtype=np.uint64)
         self._sides = np.zeros((0, sides), dtype=np.int64)
-        self._own: NDArray[np.int64] = np.zeros(0, dtype=np.int64)
+        self._own: NDArray[np.uint8] = np.zeros(0, dtype=np.uint8)
 
     def gather(self, rows: Iterable[Row]) -> None:
         """Write the texts and clips of rows to files, and keep their keys."""
@@ -68,11 +68,17 @@ class Spool:
         with ExitStack() as stack:
             texts = [stack.enter_context(self._side(side).open("wb")) for side in range(self._n_sides)]
             clips = stack.enter_context(self._clips.open("wb")) if self._spoken else None
+            write = [stream.write for stream in texts]
+            # Of one sentence a row the row's key is the sentence's.
+            alone = self._n_sides == 1 and not self._spoken
             for row in rows:
                 start = len(sentences)
-                for text, stream in zip(row.texts, texts, strict=True):
+                for text, out in zip(row.texts, write, strict=True):
                     sentences += sentence_key(text)
-                    stream.write(text.encode() + b"\n")
+                    out(text.encode() + b"\n")
+                own.append(names.setdefault(row.split, len(names)))
+                if alone:
+                    continue
                 key = bytes(sentences[start:])
                 if clips is not None:
                     clip = row.audio.encode("utf-8", "surrogateescape")
@@ -83,16 +89,15 @@ class Spool:
                 if len(key) > KEY_BYTES:
                     key = hashlib.blake2b(key, digest_size=KEY_BYTES).digest()
                 whole += key
-                own.append(names.setdefault(row.split, len(names)))
         if "" in names and len(names) > 1:
             raise InputError(
                 f"expected a split for all rows or for none, found some of {', '.join(filter(None, names))} and "
                 "others of none: name it for every source, as train=PLACE"
             )
         self.splits = tuple(name for name in names if name)
-        self._own = np.frombuffer(bytes(own), np.uint8).astype(np.int64)
-        self._rows = np.frombuffer(bytes(whole), np.uint64).reshape(-1, 2)
-        self._sentences = np.frombuffer(bytes(sentences), np.uint64).reshape(-1, 2)
+        self._own = np.frombuffer(own, np.uint8)
+        self._sentences = np.frombuffer(sentences, np.uint64).reshape(-1, 2)
+        self._rows = self._sentences if alone else np.frombuffer(whole, np.uint64).reshape(-1, 2)
         self._sides = numbered(self._sentences).reshape(-1, self._n_sides)
         self.assigned = np.zeros(len(self._rows), dtype=np.int64)
 
