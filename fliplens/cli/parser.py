@@ -70,6 +70,7 @@ def build_parser() -> OneLineParser:
     _info(commands, common)
     _study(commands, common)
     _tag(commands, common)
+    _corpus(commands, common)
     return parser
 
 
@@ -365,3 +366,84 @@ def _tag(commands: Commands, common: OneLineParser) -> None:
     tag.add_argument("--overwrite", action="store_true", help="replace what another job left at OUT.jsonl")
     tag.add_argument("--json", action="store_true", help="print one JSON document")
     tag.set_defaults(run=_lazily("tag"))
+
+
+KINDS = ("common-voice", "europarl", "samanantar", "tatoeba", "parallel", "text", "table", "hf", "installed")
+
+
+def _corpus(commands: Commands, common: OneLineParser) -> None:
+    corpus = commands.add_parser(
+        "corpus",
+        parents=[common],
+        help="downloaded corpora to aligned text, clips and vectors; resumable",
+        description="Read a corpus as it is downloaded, leave out what is not fit, split it so that no sentence is "
+        "in two splits, and write texts, lists of clips, vectors, datasets.yaml and study.yaml. Run the same command "
+        "again to finish a killed job.",
+    )
+    corpus.add_argument("action", choices=["prepare"], metavar="prepare", help="what to do")
+    corpus.add_argument("kind", choices=KINDS, metavar="KIND", help=", ".join(KINDS))
+    corpus.add_argument(
+        "sources",
+        nargs="*",
+        metavar="SOURCE",
+        help="files, stems of STEM.LANGUAGE, folders, a data set's name; also as SPLIT=SOURCE, such as train=a.txt",
+    )
+    corpus.add_argument("-o", "--output", required=True, metavar="DIR", help="the folder to write")
+    read = corpus.add_argument_group("what is read")
+    read.add_argument("--languages", metavar="en,de", help="which, in which order (default: what the names tell)")
+    read.add_argument(
+        "--columns",
+        metavar="en=NAME,de=NAME",
+        help="of table and hf: the columns of the texts; of tatoeba: their numbers, from 1, such as 2,4",
+    )
+    read.add_argument("--name", metavar="NAME", help="what datasets.yaml calls the corpus (default: DIR's name)")
+    keep = corpus.add_argument_group("what is kept")
+    keep.add_argument("--min-words", type=int, default=1, metavar="N", help="of every side (default: 1)")
+    keep.add_argument("--max-words", type=int, metavar="N", help="of every side")
+    keep.add_argument("--min-characters", type=int, default=1, metavar="N", help="of every side (default: 1)")
+    keep.add_argument("--max-characters", type=int, metavar="N", help="of every side")
+    keep.add_argument("--keep-identical", action="store_true", help="keep rows of which two sides are the same")
+    keep.add_argument(
+        "--duplicates",
+        default="row",
+        choices=["keep", "row", "any"],
+        help="drop none, rows that repeat all sides (and the clip) of an earlier one, or any of them (default: row)",
+    )
+    keep.add_argument("--min-seconds", type=float, default=0.05, metavar="S", help="of a clip (default: 0.05)")
+    keep.add_argument("--max-seconds", type=float, default=600.0, metavar="S", help="of a clip (default: 600)")
+    keep.add_argument("--min-up-votes", type=int, default=0, metavar="N", help="of Common Voice: votes for a clip")
+    keep.add_argument("--max-down-votes", type=int, metavar="N", help="of Common Voice: votes against a clip")
+    keep.add_argument("--limit", type=int, metavar="N", help="keep N rows at most, drawn by the seed")
+    keep.add_argument(
+        "--min-similarity",
+        type=float,
+        metavar="T",
+        help="drop rows whose views, by the first encoder's vectors, have a cosine of T or less",
+    )
+    make = corpus.add_argument_group("what is made of it")
+    make.add_argument(
+        "--split",
+        metavar="train=0.9,dev=0.05,test=0.05",
+        help="shares of the rows (default: the source's own splits, else these)",
+    )
+    make.add_argument("--seed", type=int, default=0, metavar="S", help="of splits and samples (default: 0)")
+    make.add_argument(
+        "--audio",
+        default="header",
+        choices=["header", "decode", "wav", "flac"],
+        help="look at clips' headers, decode them whole, or also write them as 16 kHz wav or flac (default: header)",
+    )
+    make.add_argument(
+        "-e",
+        "--encoder",
+        action="append",
+        default=[],
+        metavar="ENCODER",
+        help="also write vectors and similarity scores; may be given again",
+    )
+    make.add_argument(
+        "--dtype", default="float32", choices=["float16", "float32", "float64"], help="of vectors (default: float32)"
+    )
+    corpus.add_argument("--overwrite", action="store_true", help="replace another corpus in DIR")
+    corpus.add_argument("--json", action="store_true", help="print the report as one JSON document")
+    corpus.set_defaults(run=_lazily("corpus"), free="sources")

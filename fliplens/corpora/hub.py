@@ -1,0 +1,113 @@
+"""Data sets of the library `datasets`: saved to a folder, or on the Hugging Face Hub."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fliplens.corpora.counting import Counts
+from fliplens.corpora.parallel import SPLIT_NAMES
+from fliplens.corpora.rows import Row
+from fliplens.corpora.tables import inside, no_column, text_of
+from fliplens.errors import FliplensError, InputError, MissingExtraError
+
+__all__ = ["HubDataset"]
+
+BATCH = 1000
+
+
+@dataclass(frozen=True)
+class HubDataset:
+    """Columns of a data set."""
+
+    languages: tuple[str, ...]
+    name: str
+    """A folder that `save_to_disk` wrote, or `OWNER/NAME[:CONFIG][@REVISION]` of the Hub, read as it comes."""
+    columns: tuple[str, ...]
+    """One for each language; a dot leads into an object, as in `translation.en`."""
+    resplit: bool = False
+    """Whether the data set's own splits are passed over."""
+    spoken: bool = False
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The files that a saved data set is described by."""
+        folder = Path(self.name)
+        return tuple(sorted(path for path in folder.rglob("*.json"))) if folder.is_dir() else ()
+
+    def rows(self, counts: Counts) -> Iterator[Row]:
+        """Yield the rows of all splits.
+
+        Raises:
+            InputError: no such folder or data set, no such column, a value that is no text.
+            FliplensError: the Hub cannot be reached.
+            MissingExtraError: `datasets` is not installed.
+        """
+        parts = self._load()
+        named = {name: SPLIT_NAMES.get(name, "") for name in parts}
+        # One split alone, or one whose name says nothing, is no way to split a corpus.
+        own = not self.resplit and len(parts) > 1 and all(named.values())
+        try:
+            for name, part in parts.items():
+                yield from self._part(part, named[name] if own else "", f"{self.name}, {name}", counts)
+        except OSError as error:
+            raise FliplensError(f"expected the data set {self.name}, could not read it ({_reason(error)})") from error
+
+    def _part(self, part: Any, split: str, place: str, counts: Counts) -> Iterator[Row]:
+        there = list(part.column_names or [])
+        tops = [column if column in there else column.split(".")[0] for column in self.columns]
+        missing = [column for column, top in zip(self.columns, tops, strict=True) if there and top not in there]
+        if missing:
+            raise no_column(missing, there, place)
+        names = [column.removeprefix(top).split(".")[1:] for column, top in zip(self.columns, tops, strict=True)]
+        part = part.select_columns(list(dict.fromkeys(tops)))
+        for batch in part.iter(batch_size=BATCH):
+            sides = []
+            for column, top, parts in zip(self.columns, tops, names, strict=True):
+                texts = []
+                for number, value in enumerate(batch[top], counts.read):
+                    value, found = inside(value, parts)
+                    if not found:
+                        raise no_column([column], there, place)
+                    texts.append(text_of(value, column, f"row {number} of {place}"))
+                sides.append(texts)
+            for row in zip(*sides, strict=True):
+                counts.read += 1
+                yield Row(row, split)
+
+    def _load(self) -> Mapping[str, Any]:
+        """Return the splits of the data set, unread."""
+        try:
+            import datasets
+        except ImportError as error:
+            raise MissingExtraError("reading data sets", "datasets") from error
+        # What they log of retries and caches is no business of who reads one line.
+        loggers = [logging.getLogger(name) for name in ("datasets", "huggingface_hub", "fsspec")]
+        levels = [logger.level for logger in loggers]
+        for logger in loggers:
+            logger.setLevel(logging.CRITICAL)
+        try:
+            if Path(self.name).is_dir():
+                found = datasets.load_from_disk(self.name)
+            else:
+                name, _, revision = self.name.partition("@")
+                name, _, config = name.partition(":")
+                found = datasets.load_dataset(name, config or None, revision=revision or None, streaming=True)
+        except (FileNotFoundError, ValueError) as error:
+            raise InputError(
+                f"expected a data set saved to disk, or OWNER/NAME of the Hub, at {self.name}, found none "
+                f"({_reason(error)})"
+            ) from error
+        except OSError as error:  # what `requests`, `httpx` and the offline mode raise is one
+            raise FliplensError(f"expected the data set {self.name}, could not get it ({_reason(error)})") from error
+        finally:
+            for logger, level in zip(loggers, levels, strict=True):
+                logger.setLevel(level)
+        return found if isinstance(found, dict) else {"all": found}
+
+
+def _reason(error: Exception) -> str:
+    return " ".join(str(error).split())[:200] or type(error).__name__

@@ -1,0 +1,235 @@
+"""Corpora as files of lines: Europarl, Samanantar, Tatoeba and whatever else is laid out like them, and plain text.
+
+Line n of one file is the translation of line n of the others. Files are `STEM.LANGUAGE`, possibly packed:
+`europarl-v7.de-en.de` and `.en`, `en-hi/train.en` and `.hi`, `train.de.gz`, `.en.gz` and `.fr.gz`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import zip_longest
+from pathlib import Path
+
+from fliplens.corpora.counting import Counts
+from fliplens.corpora.rows import Row, stream_lines
+from fliplens.errors import InputError
+
+__all__ = ["SPLIT_NAMES", "LineFiles", "PairFiles", "find_line_files", "named_split"]
+
+SPLIT_NAMES = {
+    "train": "train",
+    "training": "train",
+    "dev": "dev",
+    "val": "dev",
+    "valid": "dev",
+    "validation": "dev",
+    "test": "test",
+    "testing": "test",
+    "devtest": "test",
+}
+"""What corpora call their splits → what we do."""
+
+_LANGUAGE = re.compile(r"[a-z]{2,3}([_-][A-Za-z]{2,4})?")
+_PAIR = re.compile(r"(?:^|[._-])([a-z]{2,3})-([a-z]{2,3})$")
+
+
+@dataclass(frozen=True)
+class LineFiles:
+    """Files of one sentence a line, parallel line by line."""
+
+    languages: tuple[str, ...]
+    groups: tuple[tuple[str, tuple[Path, ...]], ...]
+    """Split ("" if there is none) and one file for each language, as often as there are."""
+    spoken: bool = False
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """All files."""
+        return tuple(path for _, paths in self.groups for path in paths)
+
+    def rows(self, counts: Counts) -> Iterator[Row]:
+        """Yield the rows of all groups (see `Source.rows`).
+
+        Raises:
+            InputError: parallel files of different length, both of which are told.
+        """
+        for split, paths in self.groups:
+            sides = [stream_lines(path) for path in paths]
+            number = 0
+            for number, texts in enumerate(zip_longest(*sides), 1):
+                if None in texts:
+                    _uneven(paths, sides, texts, number)
+                counts.read += 1
+                yield Row(texts, split)
+            if not number:
+                raise InputError(f"expected one sentence a line in {paths[0]}, found an empty file")
+
+
+def _uneven(paths: Sequence[Path], sides: Sequence[Iterator[str]], texts: Sequence[str | None], number: int) -> None:
+    """Count what is left of the longer files, and raise InputError that tells how long each one is."""
+    lengths = [
+        number - 1 if text is None else number + sum(1 for _ in side) for text, side in zip(texts, sides, strict=True)
+    ]
+    told = " and ".join(f"{n} lines in {path}" for n, path in zip(lengths, paths, strict=True))
+    raise InputError(
+        f"expected parallel files of one length, found {told}: one of them is cut off, or belongs to another"
+    )
+
+
+@dataclass(frozen=True)
+class PairFiles:
+    """Files of a pair a line, its columns separated by tabs, as Tatoeba and ManyThings give them out.
+
+    Of two columns both are text; of three the third names where it comes from; of four the first and the third are
+    numbers. `columns` says otherwise.
+    """
+
+    languages: tuple[str, str]
+    groups: tuple[tuple[str, Path], ...]
+    columns: tuple[int, int] | None = None
+    """Which columns are the texts, from 0."""
+    spoken: bool = False
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """All files."""
+        return tuple(path for _, path in self.groups)
+
+    def rows(self, counts: Counts) -> Iterator[Row]:
+        """Yield the pairs of all files; lines of too few columns are counted as malformed."""
+        for split, path in self.groups:
+            columns = self.columns
+            before = counts.read
+            for number, line in enumerate(stream_lines(path), 1):
+                counts.read += 1
+                cells = line.split("\t")
+                if columns is None:
+                    if len(cells) < 2:
+                        raise InputError(
+                            f"expected a sentence, a tab and its translation in line {number} of {path}, found no tab"
+                        )
+                    columns = (1, 3) if len(cells) > 3 and cells[0].isdecimal() and cells[2].isdecimal() else (0, 1)
+                if len(cells) <= max(columns):
+                    counts.malformed += 1
+                    continue
+                yield Row((cells[columns[0]], cells[columns[1]]), split)
+            if counts.read - before == counts.malformed:
+                raise InputError(
+                    f"expected {max(columns or (1,)) + 1} columns, separated by tabs, in {path}, found no such line"
+                )
+
+
+def named_split(source: str) -> tuple[str, str]:
+    """Return split and path of a source given as `SPLIT=PATH`; "" and the path where no split is named.
+
+    A split is a word; a path that exists under the whole name is that path.
+    """
+    name, equals, rest = source.partition("=")
+    if equals and re.fullmatch(r"[a-z][a-z0-9]*", name) and not Path(source).exists():
+        return SPLIT_NAMES.get(name, name), rest
+    return "", source
+
+
+def find_line_files(sources: Sequence[str], languages: Sequence[str] | None) -> LineFiles:
+    """Find parallel files by their common stem, by the folder that holds them, or by their own names.
+
+    Args:
+        sources: stems, folders, or files, each also as `SPLIT=...`.
+        languages: which, and in which order; None for those that the files' names tell.
+
+    Raises:
+        InputError: no such files, a language of which there is none, or files that tell no languages.
+    """
+    groups: list[tuple[str, tuple[Path, ...]]] = []
+    chosen = tuple(languages or ())
+    for split, names in _gathered(sources):
+        stems: dict[Path, dict[str, Path]] = {}
+        if len(names) == 1 and Path(names[0]).is_dir():
+            for path in sorted(Path(names[0]).iterdir()):
+                _file_under(path, stems)
+        elif all(Path(name).is_file() for name in names):
+            for name in names:
+                _file_under(Path(name), stems)
+            if len(stems) > 1 or not stems:
+                # Names that tell nothing: the files in their order are the languages in theirs.
+                if len(chosen) != len(names):
+                    raise InputError(
+                        f"expected as many languages as files ({', '.join(names)}), found "
+                        f"{', '.join(chosen) or 'none'}: name them with --languages"
+                    )
+                groups.append((split, tuple(map(Path, names))))
+                continue
+            # The order in which they are named.
+            chosen = chosen or (tuple(*stems.values()) if len(names) > 1 else ())
+        else:
+            for name in names:
+                stem = Path(name)
+                if stem.parent.is_dir():
+                    for path in sorted(stem.parent.glob(_literal(stem.name) + ".*")):
+                        _file_under(path, stems, only=stem)
+        told = " ".join(names)
+        chosen = chosen or _languages(stems, told)
+        found = 0
+        for stem, files in sorted(stems.items()):
+            if all(language in files for language in chosen):
+                groups.append((split or _split_of(stem), tuple(files[language] for language in chosen)))
+                found += 1
+        if not found:
+            there = sorted({language for files in stems.values() for language in files})
+            raise InputError(
+                f"expected files {told}.LANGUAGE (or .LANGUAGE.gz) of {', '.join(chosen)}, found "
+                f"{'those of ' + ', '.join(there) if there else 'none'}: check the path, or name other --languages"
+            )
+    # One split alone is no way to split a corpus: Samanantar comes as `train` and nothing else.
+    if len({split for split, _ in groups}) == 1 and not any(named_split(source)[0] for source in sources):
+        groups = [("", paths) for _, paths in groups]
+    return LineFiles(chosen, tuple(groups))
+
+
+def _gathered(sources: Sequence[str]) -> Iterator[tuple[str, list[str]]]:
+    """Yield split and names of what belongs together: files of one split; each stem or folder alone."""
+    files: dict[str, list[str]] = {}
+    for split, name in map(named_split, sources):
+        if Path(name).is_file():
+            files.setdefault(split, []).append(name)
+        else:
+            yield split, [name]
+    yield from files.items()
+
+
+def _file_under(path: Path, stems: dict[Path, dict[str, Path]], *, only: Path | None = None) -> None:
+    """Put a file named STEM.LANGUAGE, or STEM.LANGUAGE.gz, with the others of its stem."""
+    plain = path.with_suffix("") if path.suffix == ".gz" else path
+    stem, language = plain.with_suffix(""), plain.suffix.removeprefix(".")
+    if not _LANGUAGE.fullmatch(language) or language in ("txt", "tsv", "csv", "npy") or only not in (None, stem):
+        return
+    # Of a file that is there packed and plain the plain one counts.
+    if path.suffix != ".gz" or language not in stems.get(stem, {}):
+        stems.setdefault(stem, {})[language] = path
+
+
+def _languages(stems: dict[Path, dict[str, Path]], told: str) -> tuple[str, ...]:
+    """Return the languages that all stems have: in the order of a name such as de-en, else of the alphabet."""
+    common = set.intersection(*map(set, stems.values())) if stems else set()
+    for stem in stems:
+        for name in (stem.name, stem.parent.name):
+            match = _PAIR.search(name)
+            if match and set(match.groups()) <= common:
+                return match.group(1), match.group(2)
+    if len(common) < 2:
+        there = sorted({language for files in stems.values() for language in files})
+        raise InputError(
+            f"expected files {told}.LANGUAGE in two languages or more, found "
+            f"{'those of ' + ', '.join(there) if there else 'none'}: check the path, or name --languages"
+        )
+    return tuple(sorted(common))
+
+
+def _split_of(stem: Path) -> str:
+    return SPLIT_NAMES.get(stem.name.split(".")[0], "")
+
+
+def _literal(name: str) -> str:
+    return re.sub(r"([*?\[])", r"[\1]", name)
