@@ -1,4 +1,4 @@
-"""Speech for tests (spoken by espeak-ng, converted by sox; where they are absent, a test skips) and tiny speech models."""
+"""Speech for tests (by espeak-ng and sox; where they are absent, a test skips) and tiny speech models."""
 
 from __future__ import annotations
 
@@ -107,3 +107,113 @@ def tiny_sonar_tensors(config: Any, *, seed: int = 0) -> dict[str, Any]:
             one = 1 + one.abs()
         tensors[name] = one
     return tensors
+
+
+UNKNOWN = "[UNK]"
+LETTERS = "abcdefghijklmnopqrstuvwxyz'"
+
+
+def tiny_whisper(folder: Path, *, seed: int = 0, languages: Sequence[str] = ()) -> Path:
+    """Write a random little Whisper with its feature extractor and a tokeniser of letters."""
+    import torch
+    from transformers import WhisperConfig, WhisperFeatureExtractor, WhisperForConditionalGeneration
+
+    special = ["<|endoftext|>", "<|startoftranscript|>", *(f"<|{code}|>" for code in languages)]
+    special += ["<|transcribe|>", "<|translate|>", "<|notimestamps|>"]
+    tokenizer = letter_tokenizer(special)
+    ids = {token: tokenizer.convert_tokens_to_ids(token) for token in special}
+    torch.manual_seed(seed)
+    config = WhisperConfig(
+        vocab_size=len(tokenizer),
+        num_mel_bins=8,
+        d_model=16,
+        encoder_layers=1,
+        decoder_layers=1,
+        encoder_attention_heads=2,
+        decoder_attention_heads=2,
+        encoder_ffn_dim=16,
+        decoder_ffn_dim=16,
+        max_target_positions=40,
+        init_std=1.0,
+        pad_token_id=ids["<|endoftext|>"],
+        bos_token_id=ids["<|endoftext|>"],
+        eos_token_id=ids["<|endoftext|>"],
+        decoder_start_token_id=ids["<|startoftranscript|>"],
+        begin_suppress_tokens=None,
+    )
+    model = WhisperForConditionalGeneration(config)
+    settings = model.generation_config
+    settings._from_model_config = False
+    settings.no_timestamps_token_id = ids["<|notimestamps|>"]
+    settings.max_length = 24
+    settings.is_multilingual = bool(languages)
+    if languages:
+        settings.lang_to_id = {f"<|{code}|>": ids[f"<|{code}|>"] for code in languages}
+        settings.task_to_id = {task: ids[f"<|{task}|>"] for task in ("transcribe", "translate")}
+    model.save_pretrained(folder)
+    WhisperFeatureExtractor(feature_size=8).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def tiny_wav2vec2(folder: Path, *, seed: int = 0, masked: bool = True) -> Path:
+    """Write a random little wav2vec2 with CTC; unless `masked`, one that must not see padding."""
+    import json
+
+    import torch
+    from transformers import Wav2Vec2Config, Wav2Vec2CTCTokenizer, Wav2Vec2FeatureExtractor, Wav2Vec2ForCTC
+
+    folder.mkdir(parents=True, exist_ok=True)
+    tokens = ["<pad>", "<s>", "</s>", "<unk>", "|", *LETTERS]
+    (folder / "vocab.json").write_text(json.dumps({token: number for number, token in enumerate(tokens)}))
+    torch.manual_seed(seed)
+    config = Wav2Vec2Config(
+        vocab_size=len(tokens),
+        hidden_size=16,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=24,
+        conv_dim=(8, 8, 8),
+        conv_stride=(5, 8, 8),
+        conv_kernel=(10, 8, 8),
+        num_conv_pos_embeddings=8,
+        num_conv_pos_embedding_groups=2,
+        feat_extract_norm="layer" if masked else "group",
+        do_stable_layer_norm=masked,
+        initializer_range=0.5,
+        mask_time_prob=0.0,
+        pad_token_id=0,
+    )
+    Wav2Vec2ForCTC(config).save_pretrained(folder)
+    Wav2Vec2FeatureExtractor(return_attention_mask=masked).save_pretrained(folder)
+    Wav2Vec2CTCTokenizer(str(folder / "vocab.json")).save_pretrained(folder)
+    return folder
+
+
+def letter_tokenizer(special: Sequence[str]) -> Any:
+    """Return a tokeniser whose tokens are letters and the space."""
+    from tokenizers import Tokenizer, decoders, pre_tokenizers
+    from tokenizers.models import WordLevel
+    from transformers import PreTrainedTokenizerFast
+
+    words = {token: number for number, token in enumerate([*LETTERS, "▁", UNKNOWN, *special])}
+    tokenizer = Tokenizer(WordLevel(words, unk_token=UNKNOWN))
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Metaspace(), pre_tokenizers.Split("", "isolated")]
+    )
+    tokenizer.decoder = decoders.Sequence([decoders.Fuse(), decoders.Replace("▁", " ")])
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        unk_token=UNKNOWN,
+        pad_token=special[0],
+        eos_token=special[0],
+        additional_special_tokens=list(special),
+    )
+
+
+def tiny_cascade(folder: Path, *, recogniser: str = "wav2vec2", encoder: str | None = None) -> str:
+    """Write a tiny recogniser and, unless an encoder is named, a tiny text encoder; return the cascade's spec."""
+    from test_encoders import build_tiny_model
+
+    made = tiny_whisper(folder / "asr") if recogniser == "whisper" else tiny_wav2vec2(folder / "asr")
+    return f"cascade:{made}#encoder={encoder or 'st:' + str(build_tiny_model(folder / 'text'))}"

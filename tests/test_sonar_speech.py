@@ -54,7 +54,7 @@ class Plain:
     """The network over one recording, with loops where a formula has indices; no padding, no batches."""
 
     def __init__(self, tensors: dict[str, Any], config: SonarSpeechConfig) -> None:
-        self.of = {name: one.double().numpy() for name, one in tensors.items()}
+        self.of: dict[str, Array] = {name: one.double().numpy() for name, one in tensors.items()}
         self.config = config
 
     def linear(self, name: str, x: Array) -> Array:
@@ -120,9 +120,8 @@ class Plain:
             name = f"encoder.layers.{number}"
 
             def feed_forward(which: str, x: Array, name: str = name) -> Array:
-                inner = self.swish(
-                    self.linear(f"{name}.{which}.intermediate_dense", self.norm(f"{name}.{which}_layer_norm", x))
-                )
+                normed = self.norm(f"{name}.{which}_layer_norm", x)
+                inner = self.swish(self.linear(f"{name}.{which}.intermediate_dense", normed))
                 return x + 0.5 * self.linear(f"{name}.{which}.output_dense", inner)
 
             x = feed_forward("ffn1", x)
@@ -190,7 +189,8 @@ def test_the_whole_network_is_the_plain_one(folder: Path) -> None:
 
 
 def test_it_is_a_speech_encoder(encoder: Any, folder: Path) -> None:
-    assert isinstance(encoder, Encoder) and isinstance(encoder, BatchEncoder) and isinstance(encoder, SpeechEncoder)
+    for protocol in (Encoder, BatchEncoder, SpeechEncoder):
+        assert isinstance(encoder, protocol)  # type: ignore[misc,arg-type]
     assert (encoder.modality, encoder.language, encoder.dim, encoder.normalised) == ("speech", "en", 16, False)
     assert encoder.spec == f"sonar-speech:{folder}" and encoder.revision.startswith("sha256:")
     assert encoder.max_tokens is None and encoder.precision == "float32" and encoder.name == "sonar-speech-eng"
@@ -378,7 +378,7 @@ def _config(folder: Path, **changes: Any) -> None:
 
 def test_missing_libraries_name_the_extra(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sonar_speech, "find_spec", lambda _: None)
-    with pytest.raises(MissingExtraError, match=r"fliplens\[transformers\]"):
+    with pytest.raises(MissingExtraError, match=r"fliplens\[speech\]"):
         load_encoder(f"sonar-speech:{folder}")
 
 

@@ -8,7 +8,7 @@ Importing this package loads no model library: each adapter imports its own when
 """
 
 from fliplens.encoders.protocol import BatchEncoder, EncodedBatch, Encoder, OnBad, Speech, SpeechEncoder, over_long
-from fliplens.encoders.registry import PRECISIONS, canonical_spec, known_encoders, load_encoder
+from fliplens.encoders.registry import PRECISIONS, canonical_spec, known_encoders, load_encoder, text_spec
 
 __all__ = [
     "PRECISIONS",
@@ -22,4 +22,5 @@ __all__ = [
     "known_encoders",
     "load_encoder",
     "over_long",
+    "text_spec",
 ]

@@ -133,6 +133,11 @@ class SpeechEncoder(BatchEncoder, Protocol):
         """How much of a recording it reads, for people, where that is less than `longest`; else ""."""
         ...
 
+    @property
+    def text_encoder(self) -> Encoder | None:
+        """An encoder of text in the same space, where this one holds one."""
+        ...
+
     def encode(self, inputs: Sequence[Speech], *, show_progress: bool = False) -> NDArray[np.float32]:
         """Return one vector for each recording; see `Encoder.encode`."""
         ...

@@ -20,7 +20,16 @@ from fliplens.encoders.protocol import Encoder
 from fliplens.encoders.specs import LANGUAGE, NESTED, Spec
 from fliplens.errors import InputError
 
-__all__ = ["FAMILIES", "PRECISIONS", "Family", "canonical_spec", "known_encoders", "load_encoder", "parse_spec"]
+__all__ = [
+    "FAMILIES",
+    "PRECISIONS",
+    "Family",
+    "canonical_spec",
+    "known_encoders",
+    "load_encoder",
+    "parse_spec",
+    "text_spec",
+]
 
 PRECISIONS = ("auto", "float32", "bfloat16")
 """What an encoder can be asked to multiply in."""
@@ -44,6 +53,8 @@ class Family:
     """What may follow `#`, each with what it means."""
     by_language: bool = False
     """Whether there is one published model a language, named FAMILY-LANGUAGE."""
+    modality: str = "text"
+    """What it encodes, "text" or "speech"."""
 
 
 FAMILIES: Mapping[str, Family] = MappingProxyType(
@@ -72,6 +83,7 @@ FAMILIES: Mapping[str, Family] = MappingProxyType(
             "fliplens.encoders.sonar_speech",
             options={LANGUAGE: "ISO 639-3 code of what is spoken"},
             by_language=True,
+            modality="speech",
         ),
         "cascade": Family(
             "cascade:ASR_MODEL[@REVISION]#encoder=SPEC",
@@ -79,6 +91,7 @@ FAMILIES: Mapping[str, Family] = MappingProxyType(
             "through any text encoder; #language=en,encoder=SPEC tells a multilingual recogniser what is spoken",
             "fliplens.encoders.cascade",
             options={LANGUAGE: "what is spoken, as the recogniser calls it", NESTED: "the text encoder's spec"},
+            modality="speech",
         ),
     }
 )
@@ -169,3 +182,17 @@ def canonical_spec(spec: str) -> str:
     if NESTED in parsed.options:
         parsed = parsed.with_option(NESTED, canonical_spec(parsed.options[NESTED]))
     return str(parsed)
+
+
+def text_spec(spec: str) -> str | None:
+    """Return the spec of the encoder that gives texts their vectors in the space of `spec`, without loading anything.
+
+    That is the spec itself, a cascade's encoder of what was recognised, and None for an encoder of speech alone.
+    """
+    try:
+        parsed = parse_spec(spec)
+    except InputError:
+        return spec
+    if NESTED in parsed.options:
+        return parsed.options[NESTED]
+    return None if FAMILIES[parsed.family].modality == "speech" else spec

@@ -2,9 +2,9 @@
 
     python -m fliplens.encoders.sonar_conversion spenc.eng.pt --language eng [-o FOLDER] [--overwrite]
 
-A checkpoint is a torch file with the names of fairseq (as published) or of fairseq2 (as its own code saves them). It is
-read as tensors alone: a file that would have to run code to be read is refused. Every tensor of the network must be
-there in its shape, and nothing else; the folder holds `model.safetensors` and `config.json`.
+A checkpoint is a torch file with the names of fairseq (as published) or of fairseq2 (as its own code saves them). It
+is read as tensors alone: a file that would have to run code to be read is refused. Every tensor of the network must
+be there in its shape, and nothing else; the folder holds `model.safetensors` and `config.json`.
 """
 
 from __future__ import annotations
@@ -185,15 +185,12 @@ def _load(checkpoint: Path) -> Mapping[str, torch.Tensor]:
     except Exception as error:  # whatever is in the file makes the unpickler raise what it likes
         reason = " ".join(str(error).split())[:120] or type(error).__name__
         raise InputError(
-            f"expected a torch checkpoint of nothing but tensors in {checkpoint}, could not read it as such ({reason}): "
-            "download the published file again; files that run code are not read"
+            f"expected a torch checkpoint of nothing but tensors in {checkpoint}, could not read it as such "
+            f"({reason}): download the published file again; files that run code are not read"
         ) from error
     tensors = value.get("model", value) if isinstance(value, dict) else value
-    if (
-        not isinstance(tensors, dict)
-        or not tensors
-        or not all(isinstance(one, torch.Tensor) for one in tensors.values())
-    ):
+    named = isinstance(tensors, dict) and all(isinstance(one, torch.Tensor) for one in tensors.values())
+    if not named or not tensors:
         raise InputError(
             f"expected tensors by name, or under the name model, in {checkpoint}, found something else: "
             "name a published SONAR speech checkpoint"

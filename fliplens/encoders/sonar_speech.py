@@ -1,8 +1,8 @@
 """SONAR's speech encoders: a recording to a vector in the space of SONAR's text encoder.
 
 Published are checkpoints for fairseq2, which cannot share an environment with the torch that everything else here
-runs on; `sonar_conversion` makes folders of them that this module loads. The port is experimental until its vectors of
-two published recordings are those of the original: `check` tells, and marks the folder.
+runs on; `sonar_conversion` makes folders of them that this module loads. The port is experimental until its vectors
+of two published recordings are those of the original: `check` tells, and marks the folder.
 """
 
 from __future__ import annotations
@@ -61,70 +61,14 @@ second. Vectors are not of unit length."""
 GOLDEN_TOLERANCE = 1e-4
 """Of `GOLDEN`, absolute."""
 
-LANGUAGES: Mapping[str, str] = MappingProxyType(
-    {
-        pair[:3]: pair[4:]
-        for pair in [
-            "arb=ar",
-            "asm=as",
-            "bel=be",
-            "ben=bn",
-            "bos=bs",
-            "bul=bg",
-            "cat=ca",
-            "ces=cs",
-            "cmn=zh",
-            "cym=cy",
-            "dan=da",
-            "deu=de",
-            "eng=en",
-            "est=et",
-            "fin=fi",
-            "fra=fr",
-            "guj=gu",
-            "heb=he",
-            "hin=hi",
-            "hrv=hr",
-            "ind=id",
-            "ita=it",
-            "jpn=ja",
-            "kan=kn",
-            "kor=ko",
-            "lao=lo",
-            "lit=lt",
-            "lvs=lv",
-            "mal=ml",
-            "mar=mr",
-            "mkd=mk",
-            "mlt=mt",
-            "nld=nl",
-            "npi=ne",
-            "ory=or",
-            "pan=pa",
-            "pes=fa",
-            "pol=pl",
-            "por=pt",
-            "ron=ro",
-            "rus=ru",
-            "slk=sk",
-            "slv=sl",
-            "snd=sd",
-            "spa=es",
-            "srp=sr",
-            "swh=sw",
-            "tam=ta",
-            "tel=te",
-            "tgl=tl",
-            "tha=th",
-            "tur=tr",
-            "ukr=uk",
-            "urd=ur",
-            "uzn=uz",
-            "vie=vi",
-            "yue=zh",
-        ]
-    }
-)
+_CODES = """
+arb=ar asm=as bel=be ben=bn bos=bs bul=bg cat=ca ces=cs cmn=zh cym=cy dan=da deu=de eng=en est=et fin=fi fra=fr guj=gu
+heb=he hin=hi hrv=hr ind=id ita=it jpn=ja kan=kn kor=ko lao=lo lit=lt lvs=lv mal=ml mar=mr mkd=mk mlt=mt nld=nl npi=ne
+ory=or pan=pa pes=fa pol=pl por=pt ron=ro rus=ru slk=sk slv=sl snd=sd spa=es srp=sr swh=sw tam=ta tel=te tgl=tl tha=th
+tur=tr ukr=uk urd=ur uzn=uz vie=vi yue=zh
+"""
+
+LANGUAGES: Mapping[str, str] = MappingProxyType({pair[:3]: pair[4:] for pair in _CODES.split()})
 """Languages of the published speech encoders: ISO 639-3 code, as SONAR names them, and ISO 639-1."""
 
 
@@ -177,8 +121,8 @@ def load(spec: Spec, *, device: str, batch_size: int | None, precision: str) -> 
         folder = default_folder(str(language))
         if not folder.is_dir():
             raise InputError(
-                f"expected SONAR's speech encoder of {language}, converted, in {folder}, found none: get its published "
-                f"checkpoint (dl.fbaipublicfiles.com/SONAR/spenc...{language}.pt) and run python -m "
+                f"expected SONAR's speech encoder of {language}, converted, in {folder}, found none: get its "
+                f"published checkpoint (dl.fbaipublicfiles.com/SONAR/spenc...{language}.pt) and run python -m "
                 f"fliplens.encoders.sonar_conversion FILE.pt --language {language}"
             )
     config, found, checked = _read_config(folder)
@@ -219,16 +163,16 @@ def check(encoder: SonarSpeechEncoder, recordings: Sequence[Speech], *, folder: 
     """
     if encoder.language != "en" or len(recordings) != 2:
         raise InputError(
-            f"expected two recordings and the English encoder, found {len(recordings)} and {encoder.name}: the values "
-            "known of the original are those"
+            f"expected two recordings and the English encoder, found {len(recordings)} and {encoder.name}: the "
+            "values known of the original are those"
         )
     vectors = encoder.encode(recordings).astype(np.float64)
     found = (vectors[:1] @ vectors.T)[0]
     off = float(np.abs(found - np.array(GOLDEN[0])).max())
     if not off <= GOLDEN_TOLERANCE:
         raise FliplensError(
-            f"expected products {GOLDEN[0]} of the original's vectors, found {found.tolist()}: this port does not give "
-            "SONAR's vectors, do not use it"
+            f"expected products {GOLDEN[0]} of the original's vectors, found {found.tolist()}: this port does not "
+            "give SONAR's vectors, do not use it"
         )
     if folder is not None:
         path = Path(folder) / "config.json"
@@ -297,7 +241,7 @@ class SonarSpeechEncoder(LocalSpeechEncoder):
 
 def _need_transformers() -> None:
     if find_spec("transformers") is None:
-        raise MissingExtraError("SONAR's speech encoder", "transformers")
+        raise MissingExtraError("SONAR's speech encoder", "speech")
 
 
 def _read_config(folder: Path) -> tuple[SonarSpeechConfig, str, bool]:

@@ -5,7 +5,8 @@ transformer decoder, normalised after each step, that reads all frames for one q
 first place of a sequence. A projection without bias gives the vector. Facts are those of SONAR's own code
 (facebookresearch/SONAR, `sonar/models/sonar_speech`) and of fairseq2, on which it runs.
 
-Only `sonar_speech` and `sonar_conversion` import this module, when a model is asked for: it needs torch and transformers.
+Only `sonar_speech` and `sonar_conversion` import this module, when a model is asked for: it needs torch and
+transformers.
 """
 
 from __future__ import annotations

@@ -16,14 +16,14 @@ from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 import numpy as np
 
 from fliplens.audio import LONGEST, RATE, check_samples, read_audio
-from fliplens.encoders.protocol import EncodedBatch, OnBad, Speech, over_long
+from fliplens.encoders.protocol import EncodedBatch, Encoder, OnBad, Speech, over_long
 from fliplens.errors import FliplensError, FliplensWarning, InputError
 from fliplens.progress import Progress
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["LocalSpeechEncoder", "Samples", "SoundBatch", "sound_batches"]
+__all__ = ["LocalSpeechEncoder", "Samples", "SoundBatch", "check_list", "sound_batches"]
 
 CHUNK_SECONDS = 1200.0
 """Seconds of sound in memory at once (77 MB), sorted by length together."""
@@ -99,6 +99,11 @@ class LocalSpeechEncoder(ABC):
         """How much of a recording it reads, for people, where that is less than `longest`; else ""."""
         return ""
 
+    @property
+    def text_encoder(self) -> Encoder | None:
+        """An encoder of text in the same space, where this one holds one."""
+        return None
+
     @abstractmethod
     def _vectors(self, sounds: list[Samples]) -> tuple[NDArray[np.float32], int]:
         """Return (k, d) vectors of k recordings, the longest first, and of how many only the start was read."""
@@ -124,6 +129,7 @@ class LocalSpeechEncoder(ABC):
         Warns:
             FliplensWarning: only the start of some recordings was read.
         """
+        check_list(inputs)
         vectors, cut = np.empty((len(inputs), self.dim), dtype=np.float32), 0
         with Progress("encode", total=len(inputs), unit="recordings", show=show_progress) as bar:
             for batch in self.batches(inputs):
@@ -176,8 +182,7 @@ def sound_batches(
     Raises:
         InputError: the inputs are none, or one of them cannot be read and there is no `on_bad`.
     """
-    if isinstance(inputs, str | bytes | Path):
-        raise InputError(f"expected a list of recordings, found one {type(inputs).__name__}: put it in a list")
+    check_list(inputs)
     rows: list[int] = []
     sounds: list[Samples] = []
     held = 0
@@ -197,6 +202,12 @@ def sound_batches(
             rows, sounds, held = [], [], 0
     if rows:
         yield _longest_first(rows, sounds)
+
+
+def check_list(inputs: Sequence[Speech]) -> None:
+    """Raise InputError if one recording was handed in where a list of them is wanted."""
+    if isinstance(inputs, str | bytes | Path):
+        raise InputError(f"expected a list of recordings, found one {type(inputs).__name__}: put it in a list")
 
 
 def _read(one: Speech, row: int, longest: float) -> Samples:
