@@ -231,12 +231,11 @@ def _check(
         raise FliplensError(
             f"expected {rows} vectors of {encoder.dim} dimensions from {encoder.spec}, found shape {vectors.shape}"
         )
-    wrong = ~np.isfinite(vectors).all(axis=1)
-    wrong[list(bad)] = False
-    if wrong.any():
+    wrong = np.setdiff1d(np.flatnonzero(~np.isfinite(vectors).all(axis=1)), list(bad))
+    if len(wrong):
         raise FliplensError(
             f"expected finite vectors from {encoder.spec}, found NaN or infinite values for row "
-            f"{start + int(np.argmax(wrong))} of {inputs.name}"
+            f"{start + int(wrong[0])} of {inputs.name}"
         )
 
 

@@ -72,7 +72,8 @@ def write(encode, paths, out, *, language, name, folder=".", batch_size=8, rows_
                 json.dumps({"row": done + row, "input": rows[row], "error": why})
                 for row, why in sorted(failed.items())
             ]
-            _rename(listed, lambda stream: stream.write(("\n".join(bad) + "\n").encode("utf-8")))
+            text = "\n".join(bad) + "\n"
+            _rename(listed, lambda stream, text=text: stream.write(text.encode("utf-8")))
             manifest["source"]["bad"] = len(bad)
         manifest["rows"].append(len(rows))
         manifest["sha256"].append(hashlib.sha256(part.read_bytes()).hexdigest())

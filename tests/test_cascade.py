@@ -41,7 +41,7 @@ def text_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_it_is_a_speech_encoder_in_the_space_of_its_text(encoder: Any) -> None:
     for protocol in (Encoder, BatchEncoder, SpeechEncoder):
-        assert isinstance(encoder, protocol)  # type: ignore[misc,arg-type]
+        assert isinstance(encoder, protocol)
     text = encoder.text_encoder
     assert (encoder.modality, text.modality) == ("speech", "text")
     assert (encoder.dim, encoder.normalised, encoder.language) == (text.dim, text.normalised, text.language)

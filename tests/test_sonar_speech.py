@@ -68,8 +68,9 @@ class Plain:
 
     @staticmethod
     def softmax(x: Array) -> Array:
-        e: Array = np.exp(x - x.max())
-        return e / e.sum()
+        e = np.exp(x - x.max())
+        shares: Array = e / e.sum()
+        return shares
 
     @staticmethod
     def swish(x: Array) -> Array:
@@ -190,7 +191,7 @@ def test_the_whole_network_is_the_plain_one(folder: Path) -> None:
 
 def test_it_is_a_speech_encoder(encoder: Any, folder: Path) -> None:
     for protocol in (Encoder, BatchEncoder, SpeechEncoder):
-        assert isinstance(encoder, protocol)  # type: ignore[misc,arg-type]
+        assert isinstance(encoder, protocol)
     assert (encoder.modality, encoder.language, encoder.dim, encoder.normalised) == ("speech", "en", 16, False)
     assert encoder.spec == f"sonar-speech:{folder}" and encoder.revision.startswith("sha256:")
     assert encoder.max_tokens is None and encoder.precision == "float32" and encoder.name == "sonar-speech-eng"
