@@ -1,13 +1,16 @@
-"""Encoding text to disk: in shards, each whole or absent, so that a killed job goes on where it stopped."""
+"""Encoding to disk: in shards, each whole or absent, so that a killed job goes on where it stopped."""
 
 from __future__ import annotations
 
 import dataclasses
+import json
 import shutil
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -22,16 +25,60 @@ from fliplens.embeddings import (
 )
 from fliplens.encoders import BatchEncoder, Encoder, over_long
 from fliplens.errors import FliplensError, FliplensWarning, InputError, InterruptedRunError
-from fliplens.files import FolderKind, atomic_file, check_free, is_empty, sha256_of_file, sha256_of_lines, write_json
+from fliplens.files import (
+    FolderKind,
+    atomic_file,
+    check_free,
+    is_empty,
+    read_lines,
+    sha256_of_file,
+    sha256_of_lines,
+    write_json,
+    write_lines,
+)
 from fliplens.progress import Progress
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["encode_texts"]
+__all__ = ["Inputs", "Part", "bad_list", "encode_rows", "encode_texts"]
 
 ROWS_PER_PART = 4096
-SHARDS = FolderKind("manifest.json", r"manifest\.json|part-\d+\.npy|\..+\.tmp")
+BAD_LIST = "bad.jsonl"
+SHARDS = FolderKind("manifest.json", r"manifest\.json|part-\d+\.npy|bad\.jsonl|\..+\.tmp")
+GROWING = ("files", "bad")
+"""What the manifest says of the source only as parts are done: a job that goes on does not know it yet."""
+
+
+class Part(NamedTuple):
+    """Some rows that follow one another, encoded."""
+
+    vectors: NDArray[np.float32]
+    """(k, d)."""
+    cut: int = 0
+    """How many of the inputs the encoder read only the start of."""
+    bad: Mapping[int, str] = MappingProxyType({})
+    """Of the k rows, those whose input cannot be read, with why; their vectors are NaN."""
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What a job encodes, whatever it is."""
+
+    rows: int
+    """How many."""
+    name: str
+    """What messages and the manifest call them all."""
+    unit: str
+    """What one row of them is called."""
+    identity: Mapping[str, Any]
+    """What the manifest says of them and a run must find there again to go on."""
+    encode: Callable[[int, int, Progress], Part]
+    """Encodes rows start..stop, moving the bar."""
+    state: Callable[[int, int], str] | None = None
+    """Of inputs that are files: what changes when those of rows start..stop do."""
+    listed: Callable[[int], str] = str
+    """How a row is called in the list of bad ones."""
 
 
 def encode_texts(
@@ -72,11 +119,58 @@ def encode_texts(
         FliplensWarning: the model read only the start of some texts; once, when the job is done. Or the job was
             done before, in another precision than the encoder has now.
     """
+    if not texts:
+        raise InputError(f"expected texts to encode in {name}, found none")
+    inputs = Inputs(
+        rows=len(texts),
+        name=name,
+        unit="texts",
+        identity={"sha256": sha256_of_lines(texts)},
+        encode=lambda start, stop, bar: _encode(encoder, texts[start:stop], bar),
+    )
+    return encode_rows(
+        inputs,
+        encoder,
+        out,
+        dtype=dtype,
+        rows_per_part=rows_per_part,
+        overwrite=overwrite,
+        show_progress=show_progress,
+        stop=stop,
+        stacklevel=3,
+    )
+
+
+def encode_rows(
+    inputs: Inputs,
+    encoder: Encoder,
+    out: str | Path,
+    *,
+    dtype: str,
+    rows_per_part: int,
+    overwrite: bool,
+    show_progress: bool,
+    stop: Callable[[], bool] | None = None,
+    stacklevel: int = 2,
+) -> Embeddings:
+    """Encode whatever `inputs` stands for, part by part; see `encode_texts` for the other arguments and errors.
+
+    Rows whose input cannot be read come out as NaN and are listed in `bad_list(out)`, a line of JSON each.
+
+    Args:
+        inputs: what to encode.
+        encoder: what makes the vectors.
+        out: see `encode_texts`.
+        dtype: see there.
+        rows_per_part: see there.
+        overwrite: see there.
+        show_progress: see there.
+        stop: see there.
+        stacklevel: of warnings, as in `warnings.warn`.
+    """
     out = Path(out)
     if dtype not in FLOAT_TYPES:
         raise InputError(f"expected dtype {', '.join(FLOAT_TYPES)}, found {dtype!r}")
-    if not texts:
-        raise InputError(f"expected texts to encode in {name}, found none")
     job = Manifest(
         encoder=encoder.spec,
         revision=encoder.revision,
@@ -84,74 +178,116 @@ def encode_texts(
         dtype=dtype,
         normalised=encoder.normalised,
         precision=getattr(encoder, "precision", None),
-        source={
-            "name": name,
-            "rows": len(texts),
-            "sha256": sha256_of_lines(texts),
-            "rows_per_part": rows_per_part,
-        },
+        source={"name": inputs.name, "rows": inputs.rows, **inputs.identity, "rows_per_part": rows_per_part},
         complete=False,
     )
     single = out.suffix == ".npy"
-    if _finished(out, job, single=single, overwrite=overwrite):
+    if _finished(out, job, inputs, single=single, overwrite=overwrite, stacklevel=stacklevel + 1):
         return open_embeddings(out)
     folder = out.with_name(out.name + ".parts") if single else out
     # Finished shards of a single file are a job that was killed at its last step; a finished folder is an output.
-    done = _resume(folder, job, overwrite=overwrite, again=overwrite and not single)
+    done = _resume(folder, job, inputs, overwrite=overwrite, again=overwrite and not single)
     already, cut = sum(done.rows), 0
-    with Progress("encode", total=len(texts), unit="texts", show=show_progress, done=already) as bar:
-        while sum(done.rows) < len(texts):
+    bad = _kept_bad(folder, already)
+    with Progress("encode", total=inputs.rows, unit=inputs.unit, show=show_progress, done=already) as bar:
+        while sum(done.rows) < inputs.rows:
             start = sum(done.rows)
             if stop is not None and stop():
                 raise InterruptedRunError(
-                    f"interrupted; {start} of {len(texts)} rows are kept in {folder}: run the same command again to "
+                    f"interrupted; {start} of {inputs.rows} rows are kept in {folder}: run the same command again to "
                     "go on"
                 )
-            vectors, cut_here = _encode(encoder, texts[start : start + rows_per_part], bar)
+            rows = min(rows_per_part, inputs.rows - start)
+            # Before they are read: files that change meanwhile are then found to have changed.
+            state = None if inputs.state is None else inputs.state(start, start + rows)
+            vectors, cut_here, bad_here = inputs.encode(start, start + rows, bar)
             cut += cut_here
-            rows = min(rows_per_part, len(texts) - start)
-            if vectors.shape != (rows, encoder.dim):
-                raise FliplensError(
-                    f"expected {rows} vectors of {encoder.dim} dimensions from {encoder.spec}, "
-                    f"found shape {vectors.shape}"
-                )
-            if not np.isfinite(vectors).all():
-                row = start + int(np.flatnonzero(~np.isfinite(vectors).all(axis=1))[0])
-                raise FliplensError(
-                    f"expected finite vectors from {encoder.spec}, found NaN or infinite values for row {row} "
-                    f"of {name}"
-                )
+            _check(vectors, rows, start, encoder, inputs, bad_here)
             part = folder / part_name(len(done.rows))
             with atomic_file(part) as stream:
                 write_npy(stream, vectors.shape, iter([vectors]), dtype)
             done = dataclasses.replace(done, rows=[*done.rows, rows], sha256=[*done.sha256, sha256_of_file(part)])
+            source = dict(done.source)
+            if bad_here:
+                bad += [
+                    json.dumps({"row": start + row, "input": inputs.listed(start + row), "error": why})
+                    for row, why in sorted(bad_here.items())
+                ]
+                write_lines(folder / BAD_LIST, bad)
+                source["bad"] = len(bad)
+            if state is not None:
+                source["files"] = [*source.get("files", []), state]
+            done = dataclasses.replace(done, source=source)
             write_json(folder / "manifest.json", done.to_json())
     done = dataclasses.replace(done, complete=True)
     write_json(folder / "manifest.json", done.to_json())
     if single:
         _join(folder, out, done)
     if cut and isinstance(encoder, BatchEncoder):
-        warnings.warn(over_long(encoder, cut, len(texts) - already), FliplensWarning, stacklevel=2)
+        warnings.warn(over_long(encoder, cut, inputs.rows - already), FliplensWarning, stacklevel=stacklevel)
     return open_embeddings(out)
 
 
-def _encode(encoder: Encoder, texts: Sequence[str], bar: Progress) -> tuple[NDArray[np.float32], int]:
+def bad_list(out: str | Path) -> Path:
+    """Return where the rows of `out` are listed whose input could not be read; no such file where there are none."""
+    out = Path(out)
+    return out.with_suffix(f".{BAD_LIST}") if out.suffix == ".npy" else out / BAD_LIST
+
+
+def _check(
+    vectors: NDArray[np.float32], rows: int, start: int, encoder: Encoder, inputs: Inputs, bad: Mapping[int, str]
+) -> None:
+    """Refuse vectors of another shape, and such as are not finite but for bad rows."""
+    if vectors.shape != (rows, encoder.dim):
+        raise FliplensError(
+            f"expected {rows} vectors of {encoder.dim} dimensions from {encoder.spec}, found shape {vectors.shape}"
+        )
+    wrong = np.setdiff1d(np.flatnonzero(~np.isfinite(vectors).all(axis=1)), list(bad))
+    if len(wrong):
+        raise FliplensError(
+            f"expected finite vectors from {encoder.spec}, found NaN or infinite values for row "
+            f"{start + int(wrong[0])} of {inputs.name}"
+        )
+
+
+def _kept_bad(folder: Path, rows: int) -> list[str]:
+    """Return the lines of the list of bad rows that are of the first `rows`: the others are encoded again."""
+    path = folder / BAD_LIST
+    lines = read_lines(path) if path.is_file() else []
+    return [line for line in lines if json.loads(line)["row"] < rows]
+
+
+def _encode(encoder: Encoder, texts: Sequence[str], bar: Progress) -> Part:
     """Return the vectors of some texts and how many were cut, moving the bar with every batch where that can be."""
     if not isinstance(encoder, BatchEncoder):
         vectors = encoder.encode(texts)
         bar.update(len(texts))
-        return vectors, 0
+        return Part(vectors)
     vectors, cut = np.empty((len(texts), encoder.dim), dtype=np.float32), 0
     for batch in encoder.batches(texts):
         vectors[batch.rows] = batch.vectors
         cut += batch.cut
         bar.update(len(batch.rows))
-    return vectors, cut
+    return Part(vectors, cut)
 
 
 def _same_job(found: Manifest, job: Manifest) -> bool:
-    names = ("encoder", "revision", "dim", "dtype", "normalised", "source")
-    return all(getattr(found, name) == getattr(job, name) for name in names)
+    names = ("encoder", "revision", "dim", "dtype", "normalised")
+    if any(getattr(found, name) != getattr(job, name) for name in names):
+        return False
+    return {name: value for name, value in found.source.items() if name not in GROWING} == job.source
+
+
+def _unchanged(found: Manifest, inputs: Inputs) -> int:
+    """Return how many parts come first whose files are as they were when they were encoded."""
+    if inputs.state is None:
+        return len(found.rows)
+    states = found.source.get("files", [])
+    step = found.source["rows_per_part"]
+    for number in range(len(states)):
+        if inputs.state(number * step, min((number + 1) * step, inputs.rows)) != states[number]:
+            return number
+    return len(states)
 
 
 def _same_precision(found: Manifest, job: Manifest) -> bool:
@@ -159,7 +295,7 @@ def _same_precision(found: Manifest, job: Manifest) -> bool:
     return None in (found.precision, job.precision) or found.precision == job.precision
 
 
-def _finished(out: Path, job: Manifest, *, single: bool, overwrite: bool) -> bool:
+def _finished(out: Path, job: Manifest, inputs: Inputs, *, single: bool, overwrite: bool, stacklevel: int) -> bool:
     """Return whether `out` already holds this very job, finished; refuse to replace anything else unasked."""
     if single and out.is_dir():
         raise InputError(f"expected an .npy file to write at {out}, found a folder: name another place")
@@ -175,7 +311,12 @@ def _finished(out: Path, job: Manifest, *, single: bool, overwrite: bool) -> boo
                     f"{out} was encoded before, in {found.precision}, and is left as it is: for vectors in "
                     f"{job.precision} pass --overwrite",
                     FliplensWarning,
-                    stacklevel=3,
+                    stacklevel=stacklevel,
+                )
+            if found.complete and _unchanged(found, inputs) < len(found.source.get("files", [])):
+                raise InputError(
+                    f"expected the files of {inputs.name} as they were when {out} was encoded, found some that have "
+                    "changed since: name another place, or pass --overwrite"
                 )
             return found.complete
     raise InputError(
@@ -184,7 +325,7 @@ def _finished(out: Path, job: Manifest, *, single: bool, overwrite: bool) -> boo
     )
 
 
-def _resume(folder: Path, job: Manifest, *, overwrite: bool, again: bool) -> Manifest:
+def _resume(folder: Path, job: Manifest, inputs: Inputs, *, overwrite: bool, again: bool) -> Manifest:
     """Return the manifest of what is done; an empty one, written, for a new job."""
     path = folder / "manifest.json"
     if path.is_file():
@@ -198,12 +339,19 @@ def _resume(folder: Path, job: Manifest, *, overwrite: bool, again: bool) -> Man
             # A shard is renamed into place before the manifest counts it, so counted shards are whole; check
             # all the same, as a disk may have failed since.
             intact = 0
-            for number, digest in enumerate(found.sha256):
+            for number, digest in enumerate(found.sha256[: _unchanged(found, inputs)]):
                 part = folder / part_name(number)
                 if not part.is_file() or sha256_of_file(part) != digest:
                     break
                 intact += 1
-            return dataclasses.replace(found, rows=found.rows[:intact], sha256=found.sha256[:intact], complete=False)
+            source = dict(job.source)
+            if "files" in found.source:
+                source["files"] = found.source["files"][:intact]
+            if bad := len(_kept_bad(folder, sum(found.rows[:intact]))):
+                source["bad"] = bad
+            return dataclasses.replace(
+                found, rows=found.rows[:intact], sha256=found.sha256[:intact], source=source, complete=False
+            )
     check_free(folder, kind=SHARDS, overwrite=overwrite)
     if folder.exists():
         shutil.rmtree(folder)
@@ -222,5 +370,9 @@ def _join(folder: Path, out: Path, manifest: Manifest) -> None:
         whole = dataclasses.replace(manifest, rows=[len(shards)], sha256=[sha256_of_file(stream.name)])
         # An old file under that name goes before the new manifest comes: the two must never be taken for a pair.
         out.unlink(missing_ok=True)
+        if (folder / BAD_LIST).is_file() and manifest.source.get("bad"):
+            write_lines(bad_list(out), read_lines(folder / BAD_LIST))
+        else:
+            bad_list(out).unlink(missing_ok=True)
         write_json(manifest_path(out), whole.to_json())
     shutil.rmtree(folder, ignore_errors=True)

@@ -39,7 +39,7 @@ def word_encoder(
         encoder = made_by
     if encoder is None:
         return None, None
-    from fliplens.encoders import canonical_spec, load_encoder
+    from fliplens.encoders import canonical_spec, load_encoder, text_spec
 
     spec = canonical_spec(encoder) if isinstance(encoder, str) else encoder.spec
     if made_by is not None and made_by != spec:
@@ -51,12 +51,30 @@ def word_encoder(
         )
     if words not in ("auto", "words"):
         return None, spec
+    # Words have vectors by text encoders only: of a cascade that is what follows the recogniser.
+    of_text: Encoder | str | None
+    if isinstance(encoder, str):
+        of_text = text_spec(encoder)
+    else:
+        of_text = encoder if encoder.modality != "speech" else getattr(encoder, "text_encoder", None)
+    if of_text is None:
+        if words == "words":
+            raise InputError(
+                f"expected an encoder of text for the vectors of words, found {spec}, which encodes speech: choose "
+                "another anchor than words"
+            )
+        warnings.warn(
+            f"training starts from sentence means, as {spec} encodes speech and has no vectors of words",
+            FliplensWarning,
+            stacklevel=4,
+        )
+        return None, spec
     maker: Encoder
-    if not isinstance(encoder, str):
-        maker = encoder
+    if not isinstance(of_text, str):
+        maker = of_text
     else:
         try:
-            maker = load_encoder(encoder, device=device)
+            maker = load_encoder(of_text, device=device)
         except InputError:
             raise
         except FliplensError as error:

@@ -1,4 +1,4 @@
-"""`fliplens explain`: words read from vectors or text."""
+"""`fliplens explain`: words read from vectors, text or speech."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 from fliplens.cli.output import print_json, print_table, print_text
 from fliplens.devices import resolve_device
 from fliplens.embeddings import Embeddings, Manifest, open_embeddings
-from fliplens.encoders import load_encoder
+from fliplens.encoders import load_encoder, text_spec
 from fliplens.errors import InputError
 from fliplens.extractor import Extractor
 from fliplens.reading_files import check_output, write_top_words
@@ -20,8 +20,8 @@ __all__ = ["run"]
 
 def run(args: argparse.Namespace) -> int:
     """Print the top words of every input, or write them to a file."""
-    if bool(args.texts) == (args.embeddings is not None):
-        raise InputError("expected either texts or --embeddings F.npy, found both or neither")
+    if sum((bool(args.texts), args.embeddings is not None, args.audio is not None)) != 1:
+        raise InputError("expected either texts or --embeddings F.npy or --audio F.wav, found several or none")
     if args.embeddings is not None and args.encoder is not None:
         raise InputError("expected no --encoder with --embeddings, found both: these vectors are made already")
     if args.output is not None:
@@ -29,7 +29,7 @@ def run(args: argparse.Namespace) -> int:
     lens = Extractor.load(args.lens, vocabulary=args.vocab).to(resolve_device(args.device))
     if args.output is not None:
         return _write(args, lens)
-    inputs, vectors = _from_file(args) if args.embeddings is not None else _from_texts(args, lens)
+    inputs, vectors = _from_file(args) if args.embeddings is not None else _encoded(args, lens)
     top = lens.top(vectors, args.n, prior=args.prior, decoding=args.decoding)
     if args.json:
         print_json([{"input": one, "words": words.to_json()} for one, words in zip(inputs, top, strict=True)])
@@ -38,7 +38,7 @@ def run(args: argparse.Namespace) -> int:
         # Without probabilities the bars are the scores'.
         bars = [word.score if math.isnan(word.probability) else word.probability for word in words]
         print_table(
-            str(one) if args.texts else f"row {one}",
+            f"row {one}" if args.embeddings is not None else str(one),
             ["word", "", "score", "probability"],
             [
                 [
@@ -59,7 +59,7 @@ def _write(args: argparse.Namespace, lens: Extractor) -> int:
     if args.embeddings is not None:
         texts, vectors = None, open_embeddings(args.embeddings, verify=args.verify)
     else:
-        texts, vectors = _from_texts(args, lens)
+        texts, vectors = _encoded(args, lens)
     written = write_top_words(
         lens,
         vectors,
@@ -92,15 +92,20 @@ def _from_file(args: argparse.Namespace) -> tuple[list[int], Embeddings]:
     return rows.tolist(), vectors
 
 
-def _from_texts(args: argparse.Namespace, lens: Extractor) -> tuple[list[str], Embeddings]:
-    """Return texts and their vectors, by the encoder that the lens records."""
+def _encoded(args: argparse.Namespace, lens: Extractor) -> tuple[list[str], Embeddings]:
+    """Return texts, or paths of recordings, and their vectors, by the encoder that is named or the lens records."""
+    inputs, wanted = (args.texts, "text") if args.audio is None else (args.audio, "speech")
     spec = args.encoder or lens.encoder
     if spec is None:
         raise InputError("expected the lens to record its encoder, found none: name it with --encoder")
-    encoder = load_encoder(spec, device=args.device)
+    # A lens of vectors of speech reads texts too, where the encoder that made them has one of text in it.
+    named = text_spec(spec) if wanted == "text" else spec
+    encoder = None if named is None else load_encoder(named, device=args.device)
+    if encoder is None or encoder.modality != wanted:
+        raise InputError(f"expected an encoder of {wanted}, found {spec}: name one of the same space with --encoder")
     if encoder.dim != lens.dim:
         raise InputError(f"expected an encoder of {lens.dim} dimensions for this lens, found {encoder.dim} ({spec})")
-    vectors = encoder.encode(args.texts, show_progress=not args.quiet and len(args.texts) > 256)
+    vectors = encoder.encode(inputs, show_progress=not args.quiet and len(inputs) > 256)
     made = Manifest(
         encoder=encoder.spec,
         revision=encoder.revision,
@@ -108,4 +113,4 @@ def _from_texts(args: argparse.Namespace, lens: Extractor) -> tuple[list[str], E
         dtype="float32",
         normalised=encoder.normalised,
     )
-    return list(args.texts), Embeddings([vectors], manifest=made, name="the texts")
+    return list(inputs), Embeddings([vectors], manifest=made, name="the texts" if wanted == "text" else "the audio")

@@ -111,10 +111,11 @@ def _encode(commands: Commands, common: OneLineParser) -> None:
     encode = commands.add_parser(
         "encode",
         parents=[common],
-        help="text to vectors on disk; resumable",
-        description="Encode a text file, one sentence a line. Run the same command again to finish a killed job.",
+        help="text or speech to vectors on disk; resumable",
+        description="Encode a text file, one sentence a line; or, by an encoder of speech, the files of audio that a "
+        "text file lists, one path a line, relative to the list. Run the same command again to finish a killed job.",
     )
-    encode.add_argument("texts", metavar="TEXTS", help="a text file, one sentence a line")
+    encode.add_argument("texts", metavar="TEXTS", help="a text file, one sentence or path a line")
     encode.add_argument(
         "-e", "--encoder", required=True, metavar="ENCODER", help="minilm, labse, OWNER/NAME, a model folder"
     )
@@ -129,6 +130,11 @@ def _encode(commands: Commands, common: OneLineParser) -> None:
         help="what the encoder multiplies in (default: auto, bfloat16 where the processor or GPU has it)",
     )
     encode.add_argument("--batch-size", type=int, metavar="N", help="texts a batch (default: the encoder's)")
+    encode.add_argument(
+        "--skip-bad",
+        action="store_true",
+        help="give files of audio that cannot be read a row of NaN and list them beside OUT, rather than stop",
+    )
     encode.add_argument("--overwrite", action="store_true", help="replace what another job left at OUT")
     encode.add_argument("--json", action="store_true", help="print the manifest as JSON")
     encode.set_defaults(run=_lazily("encode"))
@@ -255,13 +261,14 @@ def _explain(commands: Commands, common: OneLineParser) -> None:
     explain = commands.add_parser(
         "explain",
         parents=[common],
-        help="words read from vectors or text",
-        description="Print the words that a lens reads from vectors, or from text that its encoder turns into some; "
-        "or write those of a file of any size to OUT.",
+        help="words read from vectors, text or speech",
+        description="Print the words that a lens reads from vectors, or from text or recordings that an encoder "
+        "turns into some; or write those of a file of any size to OUT.",
     )
     explain.add_argument("lens", metavar="LENS", help="folder, state dict or hub:OWNER/REPO/SUBFOLDER")
     explain.add_argument("texts", nargs="*", metavar="TEXT", help="sentences to encode and read")
     explain.add_argument("--embeddings", metavar="F.npy", help="vectors to read instead")
+    explain.add_argument("--audio", nargs="+", metavar="F.wav", help="recordings to encode and read instead")
     explain.add_argument("-n", type=int, metavar="N", help="how many words (default: 10)")
     explain.add_argument("--prior", type=float, default=1.0, metavar="P", help="prior dial, 0..1 (default: 1)")
     explain.add_argument("--decoding", **DECODING)

@@ -17,10 +17,19 @@ from pathlib import Path
 from types import MappingProxyType
 
 from fliplens.encoders.protocol import Encoder
-from fliplens.encoders.specs import Spec
+from fliplens.encoders.specs import LANGUAGE, NESTED, Spec
 from fliplens.errors import InputError
 
-__all__ = ["FAMILIES", "PRECISIONS", "Family", "canonical_spec", "known_encoders", "load_encoder", "parse_spec"]
+__all__ = [
+    "FAMILIES",
+    "PRECISIONS",
+    "Family",
+    "canonical_spec",
+    "known_encoders",
+    "load_encoder",
+    "parse_spec",
+    "text_spec",
+]
 
 PRECISIONS = ("auto", "float32", "bfloat16")
 """What an encoder can be asked to multiply in."""
@@ -42,6 +51,10 @@ class Family:
     """Whether it must."""
     options: Mapping[str, str] = field(default_factory=dict)
     """What may follow `#`, each with what it means."""
+    by_language: bool = False
+    """Whether there is one published model a language, named FAMILY-LANGUAGE."""
+    modality: str = "text"
+    """What it encodes, "text" or "speech"."""
 
 
 FAMILIES: Mapping[str, Family] = MappingProxyType(
@@ -63,10 +76,28 @@ FAMILIES: Mapping[str, Family] = MappingProxyType(
             "any sentence-transformers model, from a folder or the Hugging Face Hub; also without st:",
             "fliplens.encoders.loading",
         ),
+        "sonar-speech": Family(
+            "sonar-speech-LANGUAGE",
+            "SONAR's speech encoder of a language (eng, fra, ...), in the space of its text, once its checkpoint is "
+            "converted; or sonar-speech:FOLDER#language=eng. Experimental",
+            "fliplens.encoders.sonar_speech",
+            options={LANGUAGE: "ISO 639-3 code of what is spoken"},
+            by_language=True,
+            modality="speech",
+        ),
+        "cascade": Family(
+            "cascade:ASR_MODEL[@REVISION]#encoder=SPEC",
+            "speech through any recogniser of transformers (Whisper, wav2vec2 with CTC, ...), then what it wrote "
+            "through any text encoder; #language=en,encoder=SPEC tells a multilingual recogniser what is spoken",
+            "fliplens.encoders.cascade",
+            options={LANGUAGE: "what is spoken, as the recogniser calls it", NESTED: "the text encoder's spec"},
+            modality="speech",
+        ),
     }
 )
 """By the name that a spec starts with."""
 
+_LANGUAGE = re.compile(r"[a-z]{2,3}(?:_[A-Z][a-z]{3})?", re.ASCII)
 _HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*(?:@[^\s#]+)?(?:#\S+)?", re.ASCII)
 
 
@@ -82,6 +113,11 @@ def parse_spec(text: str) -> Spec:
         InputError: no family goes by that name, or it has no such options.
     """
     name, colon, rest = text.partition(":")
+    base, hyphen, language = name.rpartition("-")
+    if not colon and name not in FAMILIES and hyphen and base in FAMILIES and FAMILIES[base].by_language:
+        if not _LANGUAGE.fullmatch(language):
+            raise InputError(f"expected {FAMILIES[base].form}, found {text!r}")
+        return Spec.of_language(base, language)
     family = FAMILIES.get(name)
     if family is None:
         if text and (Path(text).expanduser().is_dir() or _HUB_NAME.fullmatch(text)):
@@ -99,6 +135,8 @@ def parse_spec(text: str) -> Spec:
     if unknown:
         some = f"options out of {', '.join(family.options)}" if family.options else "no options"
         raise InputError(f"expected {some} in a spec {family.form}, found {unknown[0]} in {text!r}")
+    if NESTED in family.options and NESTED not in spec.options:
+        raise InputError(f"expected {family.form}, found no {NESTED}=SPEC in {text!r}")
     return spec
 
 
@@ -134,9 +172,27 @@ def load_encoder(
 def canonical_spec(spec: str) -> str:
     """Return the one spelling of a spec that lenses and manifests record, without loading anything.
 
-    A folder becomes `st:` and its absolute path, a Hub id `st:OWNER/NAME`; what is unknown here stays as it is.
+    A folder becomes `st:` and its absolute path, a Hub id `st:OWNER/NAME`; what is unknown here stays as it is. A
+    spec inside of a spec is spelt that way too.
     """
     try:
-        return str(parse_spec(spec).canonical())
+        parsed = parse_spec(spec).canonical()
     except InputError:
         return spec
+    if NESTED in parsed.options:
+        parsed = parsed.with_option(NESTED, canonical_spec(parsed.options[NESTED]))
+    return str(parsed)
+
+
+def text_spec(spec: str) -> str | None:
+    """Return the spec of the encoder that gives texts their vectors in the space of `spec`, without loading anything.
+
+    That is the spec itself, a cascade's encoder of what was recognised, and None for an encoder of speech alone.
+    """
+    try:
+        parsed = parse_spec(spec)
+    except InputError:
+        return spec
+    if NESTED in parsed.options:
+        return parsed.options[NESTED]
+    return None if FAMILIES[parsed.family].modality == "speech" else spec

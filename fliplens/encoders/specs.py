@@ -1,5 +1,7 @@
 """The one string that names an encoder: `FAMILY`, or `FAMILY:MODEL[@REVISION][#option=value,option=value]`.
 
+Where a family has one published model a language, `FAMILY-LANGUAGE` is that model.
+
 The families and their options are those of `fliplens.encoders.registry`; here a spec is only taken apart and put
 together again.
 """
@@ -14,11 +16,13 @@ from types import MappingProxyType
 
 from fliplens.errors import InputError
 
-__all__ = ["Spec"]
+__all__ = ["LANGUAGE", "NESTED", "Spec"]
 
 _OPTION = re.compile(r"[a-z][a-z_-]*", re.ASCII)
 NESTED = "encoder"
 """The option whose value is a spec itself: it comes last, and all that follows is its own."""
+LANGUAGE = "language"
+"""The option that also follows a family's name behind a hyphen, where that names a published model."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +55,11 @@ class Spec:
             model, _, revision = model.partition("@")
         return cls(family, model, revision or None, MappingProxyType(_options(options, f"{family}:{rest}")))
 
+    @classmethod
+    def of_language(cls, family: str, language: str) -> Spec:
+        """Return the spec of a family's published model of a language."""
+        return cls(family, options=MappingProxyType({LANGUAGE: language}))
+
     @property
     def folder(self) -> Path | None:
         """The model's folder, absolute, if there is one of that name."""
@@ -61,7 +70,13 @@ class Spec:
         """Return the spec with its folder, if it names one, as an absolute path."""
         return self if self.folder is None else replace(self, model=str(self.folder))
 
+    def with_option(self, name: str, value: str) -> Spec:
+        """Return the spec with another value of an option, which keeps its place."""
+        return replace(self, options=MappingProxyType({**self.options, name: value}))
+
     def __str__(self) -> str:
+        if not self.model and list(self.options) == [LANGUAGE]:
+            return f"{self.family}-{self.options[LANGUAGE]}"
         text = self.family + (f":{self.model}" if self.model else "")
         text += f"@{self.revision}" if self.revision else ""
         options = ",".join(f"{name}={value}" for name, value in self.options.items())

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from fliplens.embeddings import Embeddings, manifest_path, open_embeddings
+from fliplens.encoders import text_spec
 from fliplens.entities import read_entities
 from fliplens.errors import FliplensError, FliplensWarning
 from fliplens.files import sha256_of_file, sha256_of_lines
@@ -222,6 +223,8 @@ class StudyData:
         """
         if label not in self._reached:
             try:
+                if text_spec(self.config.encoders[label]) is None:
+                    raise FliplensError(f"{self.config.encoders[label]} encodes speech and has no vectors of words")
                 found = self._encoder(label)
                 width = found.dim
             except FliplensError as error:
@@ -249,7 +252,7 @@ class StudyData:
     def _encoder(self, label: str) -> KeptEncoder:
         if label not in self._encoders:
             self._encoders[label] = KeptEncoder(
-                self.config.encoders[label],
+                text_spec(self.config.encoders[label]) or self.config.encoders[label],
                 partial(self._place, label),
                 device=self.device,
                 show_progress=self.show,

@@ -1,0 +1,297 @@
+"""Recordings to vectors on disk, by the library and by the command line."""
+
+from __future__ import annotations
+
+import json
+import os
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from commands import assert_one_line, call
+from speech import SENTENCES, convert, made_up, spoken, tiny_sonar_speech
+from toys import ToyEncoder, toy_texts
+
+from fliplens.audio_encoding import encode_audio
+from fliplens.embeddings import Embeddings, Manifest, manifest_path, open_embeddings
+from fliplens.encoders import load_encoder
+from fliplens.encoding import bad_list
+from fliplens.errors import FliplensError, FliplensWarning, InputError
+from fliplens.fitting import fit
+from fliplens.recipes import TrainConfig
+
+soundfile = pytest.importorskip("soundfile")
+pytest.importorskip("transformers")
+
+pytestmark = pytest.mark.filterwarnings("ignore:the speech encoder in")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_sonar_speech(tmp_path_factory.mktemp("sonar") / "eng")
+
+
+@pytest.fixture(scope="module")
+def encoder(folder: Path) -> Any:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FliplensWarning)
+        return load_encoder(f"sonar-speech:{folder}", device="cpu")
+
+
+@pytest.fixture
+def clips(tmp_path: Path) -> Path:
+    """A folder of seven recordings and the list of them."""
+    (tmp_path / "clips").mkdir()
+    names = [f"clips/{number}.wav" for number in range(7)]
+    for number, name in enumerate(names):
+        soundfile.write(tmp_path / name, made_up(number, 0.2 + 0.1 * number), 16_000)
+    (tmp_path / "list.txt").write_text("\n".join(names) + "\n")
+    return tmp_path
+
+
+def lines(clips: Path) -> list[str]:
+    return (clips / "list.txt").read_text().splitlines()
+
+
+def run(clips: Path, encoder: Any, out: str = "v.npy", **options: Any) -> Embeddings:
+    options = {"rows_per_part": 2, "name": "list.txt", **options}
+    return encode_audio(lines(clips), encoder, clips / out, folder=clips, **options)
+
+
+class Counting:
+    """Passes everything on to a speech encoder and remembers which recordings it was asked for."""
+
+    def __init__(self, encoder: Any) -> None:
+        self._encoder = encoder
+        self.asked: list[str] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._encoder, name)
+
+    # What a protocol looks for must be there without being asked for by name.
+    spec = property(lambda self: self._encoder.spec)
+    modality = "speech"
+
+    def encode(self, inputs: Any, *, show_progress: bool = False) -> Any:
+        return self._encoder.encode(inputs, show_progress=show_progress)
+
+    def batches(self, inputs: Any, *, on_bad: Any = None) -> Any:
+        self.asked += [Path(one).name for one in inputs]
+        return self._encoder.batches(inputs, on_bad=on_bad)
+
+
+@pytest.mark.parametrize("out", ["v.npy", "shards"])
+def test_a_list_becomes_one_vector_a_line(clips: Path, encoder: Any, out: str) -> None:
+    done = run(clips, encoder, out)
+    np.testing.assert_allclose(done.to_numpy(), encoder.encode([clips / line for line in lines(clips)]), atol=2e-5)
+    manifest = done.manifest
+    assert manifest is not None and manifest.encoder == encoder.spec and manifest.complete
+    source = manifest.source
+    assert (source["name"], source["rows"], source["modality"], len(source["files"])) == ("list.txt", 7, "speech", 4)
+    assert "bad" not in source and not bad_list(clips / out).exists()
+    counting = Counting(encoder)
+    run(clips, counting, out)
+    assert counting.asked == []
+    open_embeddings(clips / out, verify=True)
+
+
+def test_a_file_that_cannot_be_read_stops_the_job_where_it_goes_on(clips: Path, encoder: Any) -> None:
+    good = (clips / "clips/4.wav").read_bytes()
+    (clips / "clips/4.wav").write_bytes(good[:300])
+    counting = Counting(encoder)
+    match = (
+        r"^line 5 of list\.txt: expected all of the audio in .*4\.wav, found a file that is cut off.*the 4 rows that "
+        r"are done, or pass --skip-bad"
+    )
+    with pytest.raises(InputError, match=match) as caught:
+        run(clips, counting)
+    assert "\n" not in str(caught.value)
+    (clips / "clips/4.wav").write_bytes(good)
+    counting.asked.clear()
+    done = run(clips, counting)
+    assert counting.asked == ["4.wav", "5.wav", "6.wav"]
+    assert np.isfinite(done.to_numpy()).all()
+
+
+@pytest.mark.parametrize("out", ["v.npy", "shards"])
+def test_bad_files_are_rows_of_nan_and_listed(clips: Path, encoder: Any, out: str) -> None:
+    (clips / "clips/1.wav").write_bytes(b"nothing to hear")
+    (clips / "clips/5.wav").unlink()
+    text = (clips / "list.txt").read_text()
+    (clips / "list.txt").write_text(text + "\n")  # an empty line is still a row
+    with pytest.raises(InputError, match=r"line 2 of list\.txt"):
+        run(clips, encoder, out)
+    done = run(clips, encoder, out, skip_bad=True)
+    assert done.bad_rows().tolist() == [1, 5, 7] and len(done) == 8
+    listed = [json.loads(line) for line in bad_list(clips / out).read_text().splitlines()]
+    assert [(one["row"], one["input"]) for one in listed] == [(1, "clips/1.wav"), (5, "clips/5.wav"), (7, "")]
+    assert "expected audio" in listed[0]["error"] and "found none" in listed[1]["error"]
+    assert done.manifest is not None and done.manifest.source["bad"] == 3
+    # The same job, done: nothing is asked for again.
+    counting = Counting(encoder)
+    run(clips, counting, out, skip_bad=True)
+    assert counting.asked == []
+    # A job without bad files in the same place takes the list with it.
+    (clips / "list.txt").write_text("clips/0.wav\n")
+    run(clips, encoder, out, overwrite=True)
+    assert not bad_list(clips / out).exists()
+
+
+def test_a_killed_job_keeps_its_list_of_bad_files(clips: Path, encoder: Any) -> None:
+    class Killed(Counting):
+        def batches(self, inputs: Any, *, on_bad: Any = None) -> Any:
+            if len(self.asked) >= 4:
+                raise KeyboardInterrupt
+            return super().batches(inputs, on_bad=on_bad)
+
+    for name in ("clips/0.wav", "clips/6.wav"):
+        (clips / name).write_bytes(b"nothing to hear")
+    with pytest.raises(KeyboardInterrupt):
+        run(clips, Killed(encoder), skip_bad=True)
+    parts = clips / "v.npy.parts"
+    assert len((parts / "bad.jsonl").read_text().splitlines()) == 1
+    # A list that ran ahead of the manifest is cut to it.
+    with (parts / "bad.jsonl").open("a") as stream:
+        stream.write('{"row": 5, "input": "x", "error": "y"}\n')
+    counting = Counting(encoder)
+    done = run(clips, counting, skip_bad=True)
+    assert counting.asked == ["4.wav", "5.wav", "6.wav"]
+    assert done.bad_rows().tolist() == [0, 6]
+    listed = [json.loads(line)["row"] for line in bad_list(clips / "v.npy").read_text().splitlines()]
+    assert listed == [0, 6] and done.manifest is not None and done.manifest.source["bad"] == 2
+
+
+def test_files_that_change_are_encoded_again(clips: Path, encoder: Any) -> None:
+    (clips / "clips/6.wav").rename(clips / "away.wav")
+    with pytest.raises(InputError, match="line 7"):
+        run(clips, encoder)
+    (clips / "away.wav").rename(clips / "clips/6.wav")
+    soundfile.write(clips / "clips/3.wav", made_up(9, 0.9), 16_000)
+    counting = Counting(encoder)
+    done = run(clips, counting)
+    assert counting.asked == ["2.wav", "3.wav", "4.wav", "5.wav", "6.wav"]
+    np.testing.assert_allclose(done.to_numpy()[3], encoder.encode([clips / "clips/3.wav"])[0], atol=2e-5)
+    # Of a finished job they are told.
+    os.utime(clips / "clips/3.wav", ns=(0, 12345))
+    with pytest.raises(InputError, match=r"found some that have changed since: .*--overwrite"):
+        run(clips, encoder)
+    run(clips, encoder, overwrite=True)
+
+
+def test_data_may_be_moved_as_a_whole(clips: Path, encoder: Any, tmp_path_factory: pytest.TempPathFactory) -> None:
+    run(clips, encoder)
+    there = tmp_path_factory.mktemp("there") / "moved"
+    clips.rename(there)
+    counting = Counting(encoder)
+    run(there, counting)
+    assert counting.asked == []
+    (there / "list.txt").write_text("clips/0.wav\n")
+    with pytest.raises(InputError, match="found other vectors"):
+        run(there, encoder)
+
+
+def test_only_speech_encoders_take_recordings(clips: Path, encoder: Any) -> None:
+    with pytest.raises(InputError, match=r"expected an encoder of speech for list\.txt, found toy, of text"):
+        run(clips, ToyEncoder())
+    with pytest.raises(InputError, match="expected recordings to encode in recordings, found none"):
+        encode_audio([], encoder, clips / "v.npy")
+
+
+def test_vectors_that_are_not_finite_are_no_bad_files(clips: Path, folder: Path) -> None:
+    import torch
+
+    broken: Any = load_encoder(f"sonar-speech:{folder}", device="cpu")
+    with torch.no_grad():
+        broken.model.pooler.projection.weight[0, 0] = float("nan")
+    with pytest.raises(FliplensError, match=r"NaN or infinite values for row 0 of list\.txt"):
+        run(clips, broken, skip_bad=True)
+
+
+def test_speech_in_any_format_goes_through(tmp_path: Path, encoder: Any) -> None:
+    paths = spoken(tmp_path / "wav")
+    flac = [convert(path, tmp_path / f"{path.stem}.flac", rate=16_000) for path in paths]
+    done = encode_audio([str(path) for path in paths], encoder, tmp_path / "wav.npy")
+    other = encode_audio([path.name for path in flac], encoder, tmp_path / "flac.npy", folder=tmp_path)
+    a, b = done.to_numpy(), other.to_numpy()
+    cosines = (a / np.linalg.norm(a, axis=1, keepdims=True)) @ (b / np.linalg.norm(b, axis=1, keepdims=True)).T
+    assert np.diag(cosines).min() > 0.9 and (cosines.argmax(axis=1) == np.arange(4)).all()
+
+
+# --- the command line ----------------------------------------------------------------------------------------------
+
+
+def test_encode_takes_a_list_of_recordings(clips: Path, folder: Path, encoder: Any) -> None:
+    argv = ["encode", str(clips / "list.txt"), "-e", f"sonar-speech:{folder}", "-o", str(clips / "v.npy"), "--quiet"]
+    done = call(*argv, "--json")
+    assert done.status == 0 and json.loads(done.out)["source"]["modality"] == "speech"
+    expected = encoder.encode([clips / line for line in lines(clips)])
+    np.testing.assert_allclose(open_embeddings(clips / "v.npy").to_numpy(), expected, atol=2e-5)
+    (clips / "clips/2.wav").write_bytes(b"")
+    argv[5] = str(clips / "again.npy")
+    failed = call(*argv)
+    assert failed.status == 2 and "line 3 of list.txt" in failed.err.splitlines()[-1] and failed.out == ""
+    skipped = call(*argv, "--skip-bad")
+    assert skipped.status == 0 and "1 of them NaN, listed in" in skipped.out and "again.bad.jsonl" in skipped.out
+    assert json.loads((clips / "again.bad.jsonl").read_text())["row"] == 2
+
+
+def test_skip_bad_is_for_recordings(clips: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import fliplens.cli.encode
+
+    monkeypatch.setattr(fliplens.cli.encode, "load_encoder", lambda *_, **__: ToyEncoder())
+    argv = ["encode", str(clips / "list.txt"), "-e", "toy", "-o", str(clips / "v.npy"), "--skip-bad"]
+    assert_one_line(call(*argv), 2, "expected an encoder of speech with --skip-bad")
+
+
+@pytest.fixture
+def lens(clips: Path, encoder: Any) -> Path:
+    """A lens of the speech encoder's space, of words that have nothing to do with it."""
+    sounds = [made_up(seed, 0.3) for seed in range(40)]
+    made = Manifest(encoder=encoder.spec, revision=None, dim=encoder.dim, dtype="float32", normalised=False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FliplensWarning)
+        vectors = Embeddings([encoder.encode(sounds)], manifest=made)
+        fit(toy_texts(40), vectors, config=TrainConfig(passes=1, batch_size=16), explain_away=False).save(
+            clips / "lens"
+        )
+    return clips / "lens"
+
+
+def test_explain_reads_recordings(clips: Path, lens: Path, encoder: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    from fliplens import Lens
+
+    paths = [str(clips / line) for line in lines(clips)[:3]]
+    done = call("explain", str(lens), "--audio", *paths, "-n", "3", "--json")
+    items = json.loads(done.out)
+    assert done.status == 0 and [item["input"] for item in items] == paths
+    expected = Lens.load(lens).top(encoder.encode(paths), 3)
+    assert [[word["word"] for word in item["words"]] for item in items] == [[w.word for w in one] for one in expected]
+    monkeypatch.chdir(clips)
+    shown = call("explain", str(lens), "--audio", "clips/0.wav", "-n", "3", "--quiet")
+    assert shown.status == 0 and "clips/0.wav" in shown.out
+    written = call("explain", str(lens), "--audio", *paths, "-n", "3", "-o", str(clips / "w.jsonl"), "--quiet")
+    assert written.status == 0
+    assert [json.loads(line)["input"] for line in (clips / "w.jsonl").read_text().splitlines()] == paths
+
+
+def test_explain_says_what_cannot_be_read(clips: Path, lens: Path) -> None:
+    def last(*argv: str) -> str:
+        done = call("explain", str(lens), *argv, "--json")
+        assert done.status == 2 and done.out == ""
+        return done.err.splitlines()[-1]
+
+    assert "recording 2 of 2: expected a file of audio" in last("--audio", str(clips / "clips/0.wav"), "absent.wav")
+    assert "found several or none" in last("a text", "--audio", str(clips / "clips/0.wav"))
+    assert "expected an encoder of text, found sonar-speech" in last("a text")
+    assert "expected an encoder of speech, found minilm" in last(
+        "--audio", str(clips / "clips/0.wav"), "-e", "minilm"
+    )
+
+
+def test_a_manifest_of_speech_is_as_documented(clips: Path, encoder: Any) -> None:
+    run(clips, encoder)
+    written = json.loads(manifest_path(clips / "v.npy").read_text())
+    assert set(written["source"]) == {"name", "rows", "modality", "sha256", "rows_per_part", "files"}
+    assert len(SENTENCES) == 4
