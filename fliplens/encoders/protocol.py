@@ -111,7 +111,8 @@ class BatchEncoder(Encoder, Protocol):
 
 def over_long(encoder: BatchEncoder, cut: int, n: int) -> str:
     """Return the warning that says how many of n texts the model read only the start of."""
+    limit = "" if encoder.max_tokens is None else f"the {encoder.max_tokens} tokens that "
     return (
-        f"{cut} of {n} texts are longer than the {encoder.max_tokens} tokens that {encoder.name} reads: only their "
-        "start was encoded; split them into sentences"
+        f"{cut} of {n} texts are longer than {limit}{encoder.name} reads: only their start was encoded; split them "
+        "into sentences"
     )

@@ -12,7 +12,7 @@ from __future__ import annotations
 import importlib
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
 
@@ -42,6 +42,11 @@ class Family:
     """Whether it must."""
     options: Mapping[str, str] = field(default_factory=dict)
     """What may follow `#`, each with what it means."""
+    service: bool = False
+    """Whether its models are names at a service, and neither folders nor Hub ids."""
+    default: str = ""
+    """What a spec without model and options stands for, MODEL#option=value,...: records spell it out, so that they
+    mean the same when the default changes."""
 
 
 FAMILIES: Mapping[str, Family] = MappingProxyType(
@@ -63,6 +68,28 @@ FAMILIES: Mapping[str, Family] = MappingProxyType(
             "any sentence-transformers model, from a folder or the Hugging Face Hub; also without st:",
             "fliplens.encoders.loading",
         ),
+        "gemini": Family(
+            "gemini[:MODEL]",
+            "Google's embedding models through the Gemini API, gemini-embedding-001 unless named; paid by the token",
+            "fliplens.encoders.gemini",
+            required=False,
+            options={
+                "dim": "numbers a vector, up to 3072 (default 768)",
+                "task": "what vectors are for, as the API names it (default SEMANTIC_SIMILARITY)",
+            },
+            service=True,
+            default="gemini-embedding-001#dim=768,task=SEMANTIC_SIMILARITY",
+        ),
+        "openai": Family(
+            "openai:MODEL",
+            "OpenAI's embedding models, or those of any server with such an API (vLLM, TEI, Ollama, ...)",
+            "fliplens.encoders.openai",
+            options={
+                "url": "the server, http://localhost:8000/v1 say (default: OPENAI_BASE_URL, else OpenAI's)",
+                "dim": "numbers a vector, for models that can be shortened (default: the model's own)",
+            },
+            service=True,
+        ),
     }
 )
 """By the name that a spec starts with."""
@@ -81,7 +108,10 @@ def parse_spec(text: str) -> Spec:
     Raises:
         InputError: no family goes by that name, or it has no such options.
     """
-    name, colon, rest = text.partition(":")
+    name, _, rest = text.partition(":")
+    if "#" in name and not Path(text).expanduser().is_dir():
+        # A family that needs no model may have options all the same.
+        name, rest = name.partition("#")[0], text[text.index("#") :]
     family = FAMILIES.get(name)
     if family is None:
         if text and (Path(text).expanduser().is_dir() or _HUB_NAME.fullmatch(text)):
@@ -90,16 +120,24 @@ def parse_spec(text: str) -> Spec:
             f"expected an encoder, found {text!r}: name one of {', '.join(one.form for one in FAMILIES.values())}, "
             "or a sentence-transformers model without st:, as OWNER/NAME[@REVISION] or an existing model folder"
         )
-    if not colon and "#" in name:
-        raise InputError(f"expected {family.form}, found {text!r}")
-    spec = Spec.parse(name, rest)
+    spec = Spec.parse(name, rest, service=family.service)
     if bool(spec.model) > family.model or (family.required and family.model and not spec.model):
         raise InputError(f"expected {family.form}, found {text!r}")
     unknown = [option for option in spec.options if option not in family.options]
     if unknown:
         some = f"options out of {', '.join(family.options)}" if family.options else "no options"
         raise InputError(f"expected {some} in a spec {family.form}, found {unknown[0]} in {text!r}")
-    return spec
+    return _filled(spec, family)
+
+
+def _filled(spec: Spec, family: Family) -> Spec:
+    """Return a spec with what its family fills in, options in the family's order."""
+    default = Spec.parse(spec.family, family.default, service=family.service)
+    options = {**default.options, **spec.options}
+    if options:
+        ordered = {name: options[name] for name in family.options if name in options}
+        spec = replace(spec, options=MappingProxyType(ordered))
+    return spec if spec.model else replace(spec, model=default.model)
 
 
 def load_encoder(
