@@ -87,8 +87,9 @@ class OpenAIService:
             )
         self.texts_a_call = TEXTS_A_CALL_OPENAI if own else TEXTS_A_CALL
         self.max_tokens = MAX_TOKENS if own else None
+        # The client insists on a key; without one, `ask` leaves the header out.
         self._client = OpenAI(
-            api_key=self._key.reveal() if self._key else "", base_url=self.url, timeout=timeout, max_retries=0
+            api_key=self._key.reveal() if self._key else "none", base_url=self.url, timeout=timeout, max_retries=0
         )
 
     @property

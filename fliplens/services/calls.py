@@ -140,16 +140,17 @@ def repeated(ask: Callable[[], T], settings: CallSettings, *, wait: Waiter = tim
         CallError: the last one.
     """
     chance = random.Random()  # noqa: S311 - spreads calls in time; the caller's random state stays as it is
-    attempt = 0
+    attempt, unwise = 0, 0
     while True:
         attempt += 1
         try:
             return ask()
         except CallError as error:
             failure = error
-        limit = settings.attempts if failure.repeats is None else min(settings.attempts, failure.repeats + 1)
+        unwise += failure.repeats is not None
         told = failure.after or 0.0
-        if attempt >= limit or told > LONGEST_TOLD:
+        given_up = failure.repeats is not None and unwise > failure.repeats
+        if attempt >= settings.attempts or given_up or told > LONGEST_TOLD:
             raise failure
         delay = min(settings.max_delay, settings.initial_delay * 2.0 ** (attempt - 1))
         delay *= chance.uniform(0.5, 1.0)
