@@ -45,7 +45,7 @@ class Request:
     """A call, as the server got it."""
 
     def __init__(self, path: str, headers: Any, body: Any) -> None:
-        self.path, self.body = path, body
+        self.path, self.headers, self.body = path, headers, body
         self.google = path.endswith(":batchEmbedContents")
         self.key = headers.get("x-goog-api-key") if self.google else headers.get("Authorization")
         self.texts: list[str]

@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from commands import assert_one_line, call, command, environment
+from commands import assert_one_line, call, command, environment, start
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -313,18 +313,18 @@ def test_a_quota_that_is_used_up_is_not_waited_for(server: EmbeddingServer) -> N
 @BOTH
 def test_as_long_as_the_server_asks_for(server: EmbeddingServer, spec: str) -> None:
     server.script = [status(429, Retry_After="0.4")]
-    start = time.monotonic()
+    begun = time.monotonic()
     loaded(spec).encode(["a"])
-    assert 0.4 <= time.monotonic() - start < 5
+    assert 0.4 <= time.monotonic() - begun < 5
 
 
 def test_google_also_says_how_long_in_its_answer(server: EmbeddingServer) -> None:
     details = [{"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": "0.4s"}]
     error = {"error": {"code": 429, "message": "quota", "status": "RESOURCE_EXHAUSTED", "details": details}}
     server.script = [lambda handler, _: reply(handler, 429, error)]
-    start = time.monotonic()
+    begun = time.monotonic()
     loaded(GEMINI).encode(["a"])
-    assert 0.4 <= time.monotonic() - start < 5
+    assert 0.4 <= time.monotonic() - begun < 5
 
 
 @BOTH
@@ -395,10 +395,10 @@ def test_waiting_ends_when_it_is_told_to() -> None:
 
     stop = threading.Event()
     stop.set()
-    start = time.monotonic()
+    begun = time.monotonic()
     with pytest.raises(CallError):
         repeated(ask, CallSettings(initial_delay=60), wait=stop.wait)
-    assert time.monotonic() - start < 5
+    assert time.monotonic() - begun < 5
 
 
 def test_retry_after_holds_seconds_or_a_date() -> None:
@@ -442,9 +442,9 @@ def test_a_text_that_is_refused_as_too_long_is_read_from_its_start(
     texts = ["a", "b", long, "c", "d"]
     with pytest.warns(FliplensWarning, match="^1 of 5 texts are longer than some/model:v1 reads: only their start"):
         vectors = loaded(OPENAI).encode(texts)
-    start = next(request.texts[0] for request in server.requests[::-1] if request.texts[0].startswith("word"))
-    assert long.startswith(start) and 15 <= len(start.split()) <= 40
-    np.testing.assert_allclose(vectors, expected_vectors(["a", "b", start, "c", "d"], DIM), atol=1e-7)
+    beginning = next(request.texts[0] for request in server.requests[::-1] if request.texts[0].startswith("word"))
+    assert long.startswith(beginning) and 15 <= len(beginning.split()) <= 40
+    np.testing.assert_allclose(vectors, expected_vectors(["a", "b", beginning, "c", "d"], DIM), atol=1e-7)
     before = len(server.requests)
     # Read from the cache, it is no less cut.
     with pytest.warns(FliplensWarning, match="^1 of 5 texts"):
@@ -751,8 +751,11 @@ def test_a_spec_cannot_fetch_the_key(server: EmbeddingServer, monkeypatch: pytes
     loaded(spec).encode(["a"])
     assert server.requests[-1].key == f"Bearer {KEY}"
     monkeypatch.setenv("OPENAI_BASE_URL", "http://example.invalid/v1")
+    monkeypatch.setenv("OPENAI_ORG_ID", "an-organisation")
+    monkeypatch.setenv("OPENAI_CUSTOM_HEADERS", f"X-Secret: {KEY}")
     loaded(spec).encode(["b"])
     assert server.requests[-1].key is None
+    assert not {"x-secret", "openai-organization"} & {name.lower() for name in server.requests[-1].headers}
     server.always = status(401)
     with pytest.raises(InputError, match="is not sent there unless OPENAI_BASE_URL names that server too"):
         loaded(spec).encode(["c"])
@@ -841,7 +844,7 @@ def test_openai_itself_needs_a_key(server: EmbeddingServer, monkeypatch: pytest.
         load_encoder("openai:text-embedding-3-small")
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
     encoder = loaded("openai:text-embedding-3-small")
-    assert (encoder.max_tokens, encoder._size) == (8192, 256)
+    assert (encoder.max_tokens, encoder.batch_size) == (8192, 256)
 
 
 @pytest.mark.parametrize("extra", ["gemini", "openai"])
@@ -955,6 +958,19 @@ def test_the_command_shows_progress_and_tells_trouble_in_one_line(server: Embedd
     server.always = status(403, f"{KEY} is not welcome")
     run = call("encode", texts, "-e", "gemini#dim=9", "-o", tmp_path / "b.npy", "--quiet")
     assert_one_line(run, 2, "GEMINI_API_KEY was refused (*** is not welcome)")
+
+
+def test_the_command_stops_at_its_budget_and_goes_on_with_another(
+    server: EmbeddingServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    texts, out = tmp_path / "texts.txt", tmp_path / "out.npy"
+    write_lines(texts, numbered(60))
+    monkeypatch.setenv("FLIPLENS_API_BUDGET", "600")
+    run = start(*encode_argv(texts, out, GEMINI))
+    assert_one_line(run, 1, "expected to send at most 600 characters (FLIPLENS_API_BUDGET), found 6", "what was answ")
+    assert 500 < sum(map(len, server.texts)) <= 600
+    assert start(*encode_argv(texts, out, GEMINI)).status == 0
+    assert sorted(server.texts) == sorted(numbered(60))
 
 
 def test_ctrl_c_ends_the_command_and_keeps_what_was_answered(

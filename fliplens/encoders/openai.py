@@ -87,7 +87,13 @@ class OpenAIService:
             )
         self.texts_a_call = TEXTS_A_CALL_OPENAI if own else TEXTS_A_CALL
         self.max_tokens = MAX_TOKENS if own else None
-        # The client insists on a key; without one, `ask` leaves the header out.
+        # The client insists on a key; without one, `ask` leaves the header out. It also sends what the environment
+        # says of the caller's organisation, and headers of the caller's own: not to strangers.
+        self._withheld = [] if self._key else ["Authorization"]
+        if not self._trusted:
+            own_lines = os.environ.get("OPENAI_CUSTOM_HEADERS", "").splitlines()
+            self._withheld += ["OpenAI-Organization", "OpenAI-Project"]
+            self._withheld += [name for line in own_lines if (name := line.partition(":")[0].strip())]
         self._client = OpenAI(
             api_key=self._key.reveal() if self._key else "none", base_url=self.url, timeout=timeout, max_retries=0
         )
@@ -111,7 +117,7 @@ class OpenAIService:
                 input=list(texts),
                 encoding_format="float",
                 dimensions=openai.omit if self.dim is None else self.dim,
-                extra_headers=None if self._key else {"Authorization": openai.Omit()},
+                extra_headers={name: openai.Omit() for name in self._withheld},
             )
             return _vectors(json.loads(raw.http_response.content))
         except openai.APIStatusError as error:

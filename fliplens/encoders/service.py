@@ -161,7 +161,7 @@ class ServiceEncoder:
         self._settings = settings or CallSettings.from_environment()
         self._cache = cache or VectorCache(cache_folder(), service.space)
         self._budget = budget or Budget.from_environment()
-        self._size = batch_size or service.texts_a_call
+        self.batch_size = batch_size or service.texts_a_call
         self._dim = service.dim
         self._lock = threading.Lock()
 
@@ -273,7 +273,7 @@ class ServiceEncoder:
         characters = 0
         for text in texts:
             size = len(text) + self._service.characters_around
-            if call and (len(call) == self._size or characters + size > CHARACTERS_A_CALL):
+            if call and (len(call) == self.batch_size or characters + size > CHARACTERS_A_CALL):
                 yield call
                 call, characters = [], 0
             call.append(text)
