@@ -551,6 +551,13 @@ def test_a_model_that_changed_its_size_is_asked_again(server: EmbeddingServer, t
     np.testing.assert_allclose(encoder.encode(["a"]), expected_vectors(["a"], DIM), atol=1e-7)
 
 
+def test_another_model_under_the_name_of_one_is_told(server: EmbeddingServer) -> None:
+    loaded("openai:m").encode(["a"])
+    server.always = changed(lambda vectors: [vector[:9] for vector in vectors])
+    with pytest.raises(FliplensError, match=r"vectors of 9 dimensions instead of 24, as before .*, delete /.*m-"):
+        loaded("openai:m").encode(["b"])
+
+
 def test_a_cache_that_is_none_is_one_line(server: EmbeddingServer, tmp_path: Path) -> None:
     encoder = loaded(OPENAI)
     path = encoder._cache.path

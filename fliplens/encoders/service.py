@@ -353,8 +353,11 @@ class ServiceEncoder:
             if vector.ndim != 1 or not vector.size:
                 raise _unusable("something else than a list of numbers for a vector")
             if self._dim is not None and vector.size != self._dim:
+                reason = f"vectors of {vector.size} dimensions instead of {self._dim}"
+                if self._service.dim is None:
+                    reason += f", as before (if that is another model now, delete {self._cache.path})"
                 # Asked again, it would be the same.
-                raise _unusable(f"vectors of {vector.size} dimensions instead of {self._dim}", repeats=0)
+                raise _unusable(reason, repeats=0)
             if not np.isfinite(vector).all() or np.abs(vector).max() > np.finfo(np.float32).max:
                 raise _unusable("NaN or infinite values in a vector")
             if self._service.renormalise:

@@ -113,8 +113,8 @@ class VectorCache:
     def close(self) -> None:
         """Let go of the file; the next call opens it again."""
         with self._lock:
-            if self._connection is not None and self._process == os.getpid():
-                self._connection.close()
+            if self._connection is not None:
+                _close(self._connection, self._process)
             self._connection = None
 
     @contextlib.contextmanager
@@ -153,8 +153,14 @@ class VectorCache:
         except BaseException:
             connection.close()
             raise
-        weakref.finalize(self, connection.close)
+        weakref.finalize(self, _close, connection, os.getpid())
         return connection
+
+
+def _close(connection: sqlite3.Connection, process: int) -> None:
+    """Close a connection in the process that opened it: in its child that would take the parent's locks away."""
+    if process == os.getpid():
+        connection.close()
 
 
 def _write_ahead(connection: sqlite3.Connection) -> None:
