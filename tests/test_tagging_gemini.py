@@ -20,7 +20,7 @@ from fliplens.tagging import DecliningTagger, load_tagger, tag_texts
 
 pytest.importorskip("google.genai")
 
-from fliplens.tagging import gemini
+from fliplens.services import google
 from fliplens.tagging.gemini import DEFAULT_MODEL, GeminiTagger
 
 KEY = "loopback-key-0123456789"
@@ -373,7 +373,7 @@ def test_a_missing_extra_names_the_command(monkeypatch: pytest.MonkeyPatch) -> N
     def absent(name: str) -> None:
         raise ModuleNotFoundError(name)
 
-    monkeypatch.setattr(gemini, "find_spec", absent)
+    monkeypatch.setattr(google, "find_spec", absent)
     with pytest.raises(MissingExtraError, match=r"pip install 'fliplens\[gemini\]'"):
         load_tagger("gemini")
 

@@ -117,7 +117,11 @@ def _encode(commands: Commands, common: OneLineParser) -> None:
     )
     encode.add_argument("texts", metavar="TEXTS", help="a text file, one sentence or path a line")
     encode.add_argument(
-        "-e", "--encoder", required=True, metavar="ENCODER", help="minilm, labse, OWNER/NAME, a model folder"
+        "-e",
+        "--encoder",
+        required=True,
+        metavar="ENCODER",
+        help="minilm, labse, OWNER/NAME, a model folder, gemini, openai:MODEL",
     )
     encode.add_argument("-o", "--output", required=True, metavar="OUT", help="a .npy file or a folder of shards")
     encode.add_argument(

@@ -162,7 +162,8 @@ def over_long(encoder: BatchEncoder, cut: int, n: int) -> str:
             f"{cut} of {n} recordings are longer than {encoder.reads} that {encoder.name} reads: only their start "
             "was encoded; cut them into sentences"
         )
+    limit = "" if encoder.max_tokens is None else f"the {encoder.max_tokens} tokens that "
     return (
-        f"{cut} of {n} texts are longer than the {encoder.max_tokens} tokens that {encoder.name} reads: only their "
-        "start was encoded; split them into sentences"
+        f"{cut} of {n} texts are longer than {limit}{encoder.name} reads: only their start was encoded; split them "
+        "into sentences"
     )

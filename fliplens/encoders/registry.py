@@ -12,7 +12,7 @@ from __future__ import annotations
 import importlib
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
 
@@ -55,6 +55,11 @@ class Family:
     """Whether there is one published model a language, named FAMILY-LANGUAGE."""
     modality: str = "text"
     """What it encodes, "text" or "speech"."""
+    service: bool = False
+    """Whether its models are names at a service, and neither folders nor Hub ids."""
+    default: str = ""
+    """What a spec without model and options stands for, MODEL#option=value,...: records spell it out, so that they
+    mean the same when the default changes."""
 
 
 FAMILIES: Mapping[str, Family] = MappingProxyType(
@@ -93,6 +98,28 @@ FAMILIES: Mapping[str, Family] = MappingProxyType(
             options={LANGUAGE: "what is spoken, as the recogniser calls it", NESTED: "the text encoder's spec"},
             modality="speech",
         ),
+        "gemini": Family(
+            "gemini[:MODEL]",
+            "Google's embedding models through the Gemini API, gemini-embedding-001 unless named; paid by the token",
+            "fliplens.encoders.gemini",
+            required=False,
+            options={
+                "dim": "numbers a vector, up to 3072 (default 768)",
+                "task": "what vectors are for, as the API names it (default SEMANTIC_SIMILARITY)",
+            },
+            service=True,
+            default="gemini-embedding-001#dim=768,task=SEMANTIC_SIMILARITY",
+        ),
+        "openai": Family(
+            "openai:MODEL",
+            "OpenAI's embedding models, or those of any server with such an API (vLLM, TEI, Ollama, ...)",
+            "fliplens.encoders.openai",
+            options={
+                "url": "the server, http://localhost:8000/v1 say (default: OPENAI_BASE_URL, else OpenAI's)",
+                "dim": "numbers a vector, for models that can be shortened (default: the model's own)",
+            },
+            service=True,
+        ),
     }
 )
 """By the name that a spec starts with."""
@@ -118,6 +145,9 @@ def parse_spec(text: str) -> Spec:
         if not _LANGUAGE.fullmatch(language):
             raise InputError(f"expected {FAMILIES[base].form}, found {text!r}")
         return Spec.of_language(base, language)
+    if "#" in name and not Path(text).expanduser().is_dir():
+        # A family that needs no model may have options all the same.
+        name, rest = name.partition("#")[0], text[text.index("#") :]
     family = FAMILIES.get(name)
     if family is None:
         if text and (Path(text).expanduser().is_dir() or _HUB_NAME.fullmatch(text)):
@@ -126,9 +156,7 @@ def parse_spec(text: str) -> Spec:
             f"expected an encoder, found {text!r}: name one of {', '.join(one.form for one in FAMILIES.values())}, "
             "or a sentence-transformers model without st:, as OWNER/NAME[@REVISION] or an existing model folder"
         )
-    if not colon and "#" in name:
-        raise InputError(f"expected {family.form}, found {text!r}")
-    spec = Spec.parse(name, rest)
+    spec = Spec.parse(name, rest, service=family.service)
     if bool(spec.model) > family.model or (family.required and family.model and not spec.model):
         raise InputError(f"expected {family.form}, found {text!r}")
     unknown = [option for option in spec.options if option not in family.options]
@@ -137,7 +165,17 @@ def parse_spec(text: str) -> Spec:
         raise InputError(f"expected {some} in a spec {family.form}, found {unknown[0]} in {text!r}")
     if NESTED in family.options and NESTED not in spec.options:
         raise InputError(f"expected {family.form}, found no {NESTED}=SPEC in {text!r}")
-    return spec
+    return _filled(spec, family)
+
+
+def _filled(spec: Spec, family: Family) -> Spec:
+    """Return a spec with what its family fills in, options in the family's order."""
+    default = Spec.parse(spec.family, family.default, service=family.service)
+    options = {**default.options, **spec.options}
+    if options:
+        ordered = {name: options[name] for name in family.options if name in options}
+        spec = replace(spec, options=MappingProxyType(ordered))
+    return spec if spec.model else replace(spec, model=default.model)
 
 
 def load_encoder(

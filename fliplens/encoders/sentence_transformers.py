@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
+from fliplens.encoders.inputs import checked_texts
 from fliplens.encoders.packed import PackedBert
 from fliplens.encoders.protocol import EncodedBatch, over_long
-from fliplens.errors import FliplensError, FliplensWarning, InputError
+from fliplens.errors import FliplensError, FliplensWarning
 from fliplens.progress import Progress
 
 if TYPE_CHECKING:
@@ -99,7 +100,7 @@ class SentenceTransformersEncoder:
         not grow with their number beyond the result itself. A vector depends on the other texts of the call
         by rounding only (about 1e-7 in float32).
         """
-        texts = _checked(inputs)
+        texts = checked_texts(inputs)
         vectors = np.empty((len(texts), self.dim), dtype=np.float32)
         cut = 0
         with Progress("encode", total=len(texts), unit="texts", show=show_progress) as bar:
@@ -119,7 +120,7 @@ class SentenceTransformersEncoder:
 
     def batches(self, inputs: Sequence[str]) -> Iterator[EncodedBatch]:
         """Yield the vectors of batches of texts as they are done; see `BatchEncoder.batches`."""
-        texts = _checked(inputs)
+        texts = checked_texts(inputs)
         for start in range(0, len(texts), CHUNK):
             chunk = texts[start : start + CHUNK]
             done = self._whole(chunk) if self._packed is None else self._in_threads(chunk, self._packed)
@@ -253,22 +254,3 @@ def _each(
     finally:
         ready.abort()
         pool.shutdown(wait=True, cancel_futures=True)
-
-
-def _checked(inputs: Sequence[str]) -> list[str]:
-    """Return the inputs as a list once all of them are texts that a tokeniser can take."""
-    if isinstance(inputs, str | bytes):
-        raise InputError(f"expected a list of texts, found one {type(inputs).__name__}: put it in a list")
-    texts = list(inputs)
-    for position, text in enumerate(texts, 1):
-        if not isinstance(text, str):
-            raise InputError(f"expected texts, found {type(text).__name__} as number {position} of {len(texts)}")
-        if not text.isascii():
-            try:
-                text.encode("utf-8")
-            except UnicodeEncodeError as error:
-                raise InputError(
-                    f"expected texts, found a lone surrogate, half a character, in number {position} of "
-                    f"{len(texts)}: decode the source as UTF-8 again"
-                ) from error
-    return texts

@@ -37,16 +37,22 @@ class Spec:
     """Branch, tag or commit of a Hub id."""
     options: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     """In the order of the spec."""
+    service: bool = False
+    """Whether the model is a service's name for it: never a folder, and without a revision."""
 
     @classmethod
-    def parse(cls, family: str, rest: str) -> Spec:
+    def parse(cls, family: str, rest: str, *, service: bool = False) -> Spec:
         """Take apart what follows `FAMILY:`.
 
-        A folder that exists under the whole name is that folder, whatever signs its name holds.
+        A folder that exists under the whole name is that folder, whatever signs its name holds. A service's name for
+        a model may hold any sign but #: `nomic-embed-text:latest`, `@cf/baai/bge-m3`.
 
         Raises:
             InputError: options that are not `name=value`, or one twice.
         """
+        if service:
+            model, _, options = rest.partition("#")
+            return cls(family, model, None, MappingProxyType(_options(options, f"{family}:{rest}")), service=True)
         if Path(rest).expanduser().is_dir():
             return cls(family, rest)
         model, _, options = rest.partition("#")
@@ -63,6 +69,8 @@ class Spec:
     @property
     def folder(self) -> Path | None:
         """The model's folder, absolute, if there is one of that name."""
+        if self.service:
+            return None
         path = Path(self.model).expanduser()
         return path.resolve() if self.model and path.is_dir() else None
 

@@ -1,25 +1,21 @@
 """Names found by a Gemini model, through Google's API and its own client, google-genai.
 
 Sentences go in numbered, some dozens a call, and come back as JSON of a given schema, each under its number. An
-answer that lacks some sentences is kept for the others, and those are asked for again. Two kinds of retry are at
-work: the client's, set here as it does none of its own accord, for statuses 408, 429 and 5xx, timeouts and refused
-connections; and ours, for connections that are cut and answers that cannot be used.
+answer that lacks some sentences is kept for the others, and those are asked for again. A call is repeated where the
+server or the connection may be better soon (`fliplens.services.calls`), and where its answer cannot be used.
 """
 
 from __future__ import annotations
 
-import contextlib
 import json
-import logging
-import os
-import re
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from importlib.util import find_spec
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from fliplens.errors import FliplensError, InputError, MissingExtraError
+from fliplens.errors import FliplensError
 from fliplens.files import sha256_of_lines
+from fliplens.services.calls import CallError, CallSettings, ServiceWords, repeated
+from fliplens.services.google import API, KEYS, GoogleApi, check_model
 
 __all__ = ["DEFAULT_MODEL", "GeminiTagger"]
 
@@ -48,9 +44,6 @@ SCHEMA: Mapping[str, Any] = {
         "property_ordering": ["sentence", "names"],
     },
 }
-
-RETRIED = (408, 429, 500, 502, 503, 504)
-"""Statuses that may go away."""
 
 _DECLINED = frozenset(
     ("SAFETY", "RECITATION", "LANGUAGE", "BLOCKLIST", "PROHIBITED_CONTENT", "SPII", "ESCALATION", "MODEL_ARMOR")
@@ -92,38 +85,15 @@ class GeminiTagger:
         max_delay: float = 60.0,
         timeout: float = 120.0,
     ) -> None:
-        if not re.fullmatch(r"[\w.-]+(?:/[\w.-]+)*", model, re.ASCII):
-            raise InputError(f"expected the name of a Gemini model, {DEFAULT_MODEL} say, found {model!r}")
-        if base_url is not None and not re.match(r"https?://[^/\s]", base_url):
-            raise InputError(f"expected a base_url that starts with https:// or http://, found {base_url!r}")
-        if not _installed():
-            raise MissingExtraError("the tagger gemini", "gemini")
-        from google import genai
-        from google.genai import types
-
-        self.model = model
+        self.model = check_model(model, example=DEFAULT_MODEL)
         self.texts_a_call = batch_size or SENTENCES_A_CALL
         self.declined = 0
-        self._attempts = attempts
-        self._delays = (initial_delay, max_delay)
-        self._key = _key()
-        options = types.HttpOptions(
-            base_url=base_url,
-            # Where system instructions and response schemas were first, and the aliases of models are alone.
-            api_version="v1beta",
-            timeout=int(1000 * timeout),
-            retry_options=types.HttpRetryOptions(
-                attempts=attempts,
-                initial_delay=initial_delay,
-                max_delay=max_delay,
-                exp_base=2.0,
-                jitter=min(1.0, initial_delay),
-                http_status_codes=list(RETRIED),
-            ),
+        self._settings = CallSettings(
+            attempts=attempts, initial_delay=initial_delay, max_delay=max_delay, timeout=timeout
         )
-        with _quiet():
-            # Not Vertex AI, whatever the environment says: it needs more than a key.
-            self._client = genai.Client(vertexai=False, api_key=self._key, http_options=options)
+        self._api = GoogleApi("the tagger gemini", base_url=base_url, timeout=timeout)
+        from google.genai import types
+
         self._config = types.GenerateContentConfig(
             system_instruction=TASK,
             temperature=0.0,
@@ -181,7 +151,7 @@ class GeminiTagger:
                 groups += [(left[half:], 0), (left[:half], 0)]
             elif answers:
                 groups.append((left, 0))
-            elif failed + 1 < self._attempts:
+            elif failed + 1 < self._settings.attempts:
                 self._wait(failed + 1)
                 groups.append((left, failed + 1))
             else:
@@ -214,92 +184,20 @@ class GeminiTagger:
         return _answers(value, len(texts)), reason if reason == _TOO_LONG else "an answer without some of them"
 
     def _call(self, contents: str) -> Any:
-        """Return the server's response; a connection that is cut is tried again."""
-        from google.genai import errors
-        from pydantic import ValidationError
-
-        attempt = 0
-        while True:
-            attempt += 1
-            try:
-                return self._client.models.generate_content(model=self.model, contents=contents, config=self._config)
-            except errors.APIError as error:
-                raise self._refused(error) from None
-            except (errors.UnknownApiResponseError, ValidationError, json.JSONDecodeError, RecursionError):
-                reason = "something else than the API's JSON"
-            except Exception as error:  # of either of the HTTP libraries that the client may use
-                kinds = {f"{kind.__module__.partition('.')[0]}.{kind.__name__}" for kind in type(error).__mro__}
-                if not kinds & {"httpx.HTTPError", "httpx2.HTTPError"}:
-                    raise
-                reason = self._scrubbed(str(error)) or type(error).__name__
-                if kinds & {f"{one}.{kind}" for one in ("httpx", "httpx2") for kind in _RETRIED_BY_THE_CLIENT}:
-                    attempt = self._attempts
-            if attempt >= self._attempts:
-                raise FliplensError(
-                    f"could not reach {self.spec} ({reason}): check the connection, then run the same command again; "
-                    "what was answered before is kept"
-                )
-            self._wait(attempt)
-
-    def _refused(self, error: Any) -> FliplensError:
-        """Return the exception for a status that is not 200."""
-        reason = self._scrubbed(str(error.message or error.status or "no reason given"))
-        if error.code in (401, 403) or (error.code == 400 and "api key" in reason.lower()):
-            return InputError(f"the key in {_KEYS[0]} or {_KEYS[1]} was refused ({reason}): check it")
-        if error.code == 404:
-            return InputError(f"expected a model {self.model} at the Gemini API, found none ({reason})")
-        again = "wait, then run the same command again; " if error.code in RETRIED else ""
-        return FliplensError(
-            f"expected names from {self.spec}, found status {error.code} ({reason}): {again}"
-            "what was answered before is kept"
-        )
-
-    def _scrubbed(self, text: str) -> str:
-        """Return the server's words in one short line, without the key should they hold it."""
-        text = " ".join(text.replace(self._key, "***").split())
-        return text if len(text) <= 200 else text[:200] + "..."
+        """Return the server's response; a call that may be answered the next time is made again."""
+        try:
+            return repeated(
+                lambda: self._api.ask(
+                    lambda models: models.generate_content(model=self.model, contents=contents, config=self._config)
+                ),
+                self._settings,
+            )
+        except CallError as error:
+            failure = error
+        raise ServiceWords(self.spec, "names", self.model, API, " or ".join(KEYS)).error(failure)
 
     def _wait(self, times: int) -> None:
-        initial, longest = self._delays
-        time.sleep(min(longest, initial * 2.0 ** (times - 1)))
-
-
-_KEYS = ("GOOGLE_API_KEY", "GEMINI_API_KEY")
-
-_RETRIED_BY_THE_CLIENT = ("TimeoutException", "ConnectError")
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Silence the client's log line on two keys in the environment, which is no news; leave all as it was."""
-    logger = logging.getLogger("google_genai")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
-
-
-def _installed() -> bool:
-    try:
-        return find_spec("google.genai") is not None
-    except ModuleNotFoundError:
-        return False
-
-
-def _key() -> str:
-    """Return the API key from the environment."""
-    key = next((value for name in _KEYS if (value := os.environ.get(name, "").strip())), None)
-    if key is None:
-        raise InputError(f"expected a key of the Gemini API in {_KEYS[1]} or {_KEYS[0]}, found neither set")
-    # An HTTP library would say the whole key in its complaint.
-    if not (key.isascii() and key.isprintable() and " " not in key):
-        raise InputError(
-            f"expected a key of the Gemini API in {_KEYS[1]} or {_KEYS[0]}, found one with spaces, line breaks or "
-            "letters that no key has"
-        )
-    return key
+        time.sleep(min(self._settings.max_delay, self._settings.initial_delay * 2.0 ** (times - 1)))
 
 
 def _answers(value: Any, n: int) -> dict[int, list[str]]:
