@@ -13,6 +13,7 @@ import importlib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from types import MappingProxyType
 
@@ -42,6 +43,22 @@ class Family:
     """Whether it must."""
     options: Mapping[str, str] = field(default_factory=dict)
     """What may follow `#`, each with what it means."""
+    extra: str | None = None
+    """The extra of this package that brings what it needs; None where it needs nothing."""
+    needs: tuple[str, ...] = ()
+    """The modules that the extra brings, looked for to tell whether it is installed."""
+
+    @property
+    def installed(self) -> bool:
+        """Whether what it needs is installed; looked for, not imported."""
+        return all(_is_there(module) for module in self.needs)
+
+
+def _is_there(module: str) -> bool:
+    try:
+        return find_spec(module) is not None
+    except (ImportError, ValueError):  # a package above it is absent, or was blocked
+        return False
 
 
 FAMILIES: Mapping[str, Family] = MappingProxyType(
@@ -51,17 +68,51 @@ FAMILIES: Mapping[str, Family] = MappingProxyType(
             "sentence-transformers/all-MiniLM-L6-v2: English, 384 numbers a sentence, fast on a CPU",
             "fliplens.encoders.loading",
             model=False,
+            extra="sentence-transformers",
+            needs=("sentence_transformers",),
         ),
         "labse": Family(
             "labse",
             "sentence-transformers/LaBSE: 109 languages in one space, 768 numbers a sentence",
             "fliplens.encoders.loading",
             model=False,
+            extra="sentence-transformers",
+            needs=("sentence_transformers",),
         ),
         "st": Family(
             "st:MODEL[@REVISION]",
             "any sentence-transformers model, from a folder or the Hugging Face Hub; also without st:",
             "fliplens.encoders.loading",
+            options={
+                "prompt": "the name of a prompt that the model defines, put before every text",
+                "dim": "how many first numbers of a vector are kept, for models trained for that",
+            },
+            extra="sentence-transformers",
+            needs=("sentence_transformers",),
+        ),
+        "hf": Family(
+            "hf:MODEL[@REVISION]",
+            "a pooled hidden state of any text model of transformers, from a folder or the Hugging Face Hub",
+            "fliplens.encoders.hf",
+            options={
+                "layer": "which hidden state: 0 the embeddings, negative from the end (default: -1, the last)",
+                "pool": "mean over tokens, cls (the first) or last (default: mean)",
+                "normalise": "yes for vectors of unit length (default: no)",
+            },
+            extra="transformers",
+            needs=("transformers",),
+        ),
+        "sonar-text": Family(
+            "sonar-text[:MODEL][@REVISION]",
+            "SONAR's text encoder: 202 languages in one space with speech, 1024 numbers a sentence",
+            "fliplens.encoders.sonar_text",
+            required=False,
+            options={
+                "language": "the FLORES code of the texts' language (default: eng_Latn)",
+                "layer": "which hidden state, as of hf (default: -1, the last, which is SONAR's vector)",
+            },
+            extra="transformers",
+            needs=("transformers",),
         ),
     }
 )
@@ -81,19 +132,19 @@ def parse_spec(text: str) -> Spec:
     Raises:
         InputError: no family goes by that name, or it has no such options.
     """
-    name, colon, rest = text.partition(":")
+    # Where a family needs no model, its name may be followed by a revision or options alone.
+    name = re.split("[:@#]", text, maxsplit=1)[0]
+    rest = text[len(name) :].removeprefix(":")
     family = FAMILIES.get(name)
-    if family is None:
+    if family is None or (text[len(name) :][:1] in ("@", "#") and Path(text).is_dir()):
         if text and (Path(text).expanduser().is_dir() or _HUB_NAME.fullmatch(text)):
             return parse_spec(f"st:{text}")
         raise InputError(
             f"expected an encoder, found {text!r}: name one of {', '.join(one.form for one in FAMILIES.values())}, "
             "or a sentence-transformers model without st:, as OWNER/NAME[@REVISION] or an existing model folder"
         )
-    if not colon and "#" in name:
-        raise InputError(f"expected {family.form}, found {text!r}")
     spec = Spec.parse(name, rest)
-    if bool(spec.model) > family.model or (family.required and family.model and not spec.model):
+    if bool(spec.model or spec.revision) > family.model or (family.required and family.model and not spec.model):
         raise InputError(f"expected {family.form}, found {text!r}")
     unknown = [option for option in spec.options if option not in family.options]
     if unknown:

@@ -61,6 +61,32 @@ class Spec:
         """Return the spec with its folder, if it names one, as an absolute path."""
         return self if self.folder is None else replace(self, model=str(self.folder))
 
+    def whole_number(self, option: str) -> int | None:
+        """Return the value of an option that is a whole number, None where it is not given.
+
+        Raises:
+            InputError: it is something else.
+        """
+        value = self.options.get(option)
+        if value is not None and not re.fullmatch(r"-?\d{1,9}", value, re.ASCII):
+            raise InputError(f"expected a whole number as {option}= in {str(self)!r}, found {value!r}")
+        return None if value is None else int(value)
+
+    def one_of(self, option: str, *choices: str) -> str:
+        """Return the value of an option that has a few, the first of them where it is not given.
+
+        Raises:
+            InputError: it is none of them.
+        """
+        value = self.options.get(option, choices[0])
+        if value not in choices:
+            raise InputError(f"expected {option}={' or '.join(choices)} in {str(self)!r}, found {value!r}")
+        return value
+
+    def with_option(self, option: str, value: str) -> Spec:
+        """Return the spec with one option set, in its place where it had been given."""
+        return replace(self, options=MappingProxyType({**self.options, option: value}))
+
     def __str__(self) -> str:
         text = self.family + (f":{self.model}" if self.model else "")
         text += f"@{self.revision}" if self.revision else ""
