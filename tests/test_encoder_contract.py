@@ -206,7 +206,7 @@ def state_of_the_process() -> list[Any]:
         list(warnings.filters),
         torch.get_rng_state().tolist(),
         random.getstate(),
-        [str(one) for one in np.random.get_state()],  # noqa: NPY002 - the global state is what must not change
+        [str(one) for one in np.random.get_state()],
         torch.get_num_threads(),
         torch.is_grad_enabled(),
         torch.get_default_dtype(),

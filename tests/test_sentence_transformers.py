@@ -1,12 +1,10 @@
-"""One contract that every encoder keeps, and what is particular to loading them."""
+"""Sentence-transformers models as encoders: as they are, without padding, and what can go wrong in loading them."""
 
 from __future__ import annotations
 
 import importlib.util
 import json
-import logging
 import shutil
-import subprocess
 import sys
 import threading
 import warnings
@@ -18,8 +16,11 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from test_encoder_contract import SENTENCES
+from tiny_models import build_sentence_transformer
 
-from fliplens.encoders import BatchEncoder, Encoder, known_encoders, load_encoder
+from fliplens import devices
+from fliplens.encoders import BatchEncoder, Encoder, batching, load_encoder
 from fliplens.encoding import encode_texts
 from fliplens.errors import FliplensError, FliplensWarning, InputError, MissingExtraError
 from fliplens.progress import Progress
@@ -29,7 +30,6 @@ pytest.importorskip("sentence_transformers")
 from fliplens.encoders import loading
 from fliplens.encoders import sentence_transformers as adapter
 from fliplens.encoders.packed import PackedBert
-
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +54,7 @@ def encoder(request: pytest.FixtureRequest, tiny_folder: Path) -> Any:
     return tiny
 
 
-# --- the contract ----------------------------------------------------------------------------------------------
+# --- as they are ----------------------------------------------------------------------------------------------
 
 
 def test_equals_sentence_transformers_own_encode(encoder: Any) -> None:
@@ -74,7 +74,7 @@ def test_long_texts_are_cut_with_one_warning(encoder: Any) -> None:
 
 
 def test_batches_give_every_row_once(encoder: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(adapter, "CHUNK", 3)
+    monkeypatch.setattr(batching, "CHUNK", 3)
     assert isinstance(encoder, BatchEncoder)
     limit = encoder.max_tokens
     assert limit is not None
@@ -104,7 +104,9 @@ def texts_of_all_lengths(n: int, *, longest: int) -> list[str]:
 @pytest.mark.parametrize("dense", [False, True])
 @pytest.mark.parametrize("prompt", [None, "cat on: "])
 def test_packed_equals_sentence_transformers(tmp_path: Path, pooling: str, dense: bool, prompt: str | None) -> None:
-    folder = build_sentence_transformer(tmp_path / "m", pooling=pooling, dense=dense, prompt=prompt, normalise=not dense)
+    folder = build_sentence_transformer(
+        tmp_path / "m", pooling=pooling, dense=dense, prompt=prompt, normalise=not dense
+    )
     encoder: Any = load_encoder(str(folder), device="cpu", precision="float32")
     assert encoder._packed is not None
     texts = texts_of_all_lengths(60, longest=95)
@@ -224,12 +226,73 @@ def test_auto_asks_the_device(tiny_folder: Path, monkeypatch: pytest.MonkeyPatch
         asked.append(kind)
         return has
 
-    monkeypatch.setattr(loading, "multiplies_bfloat16", answer)
+    monkeypatch.setattr(devices, "multiplies_bfloat16", answer)
     assert load_encoder(str(tiny_folder), device="cpu").precision == expected  # type: ignore[attr-defined]
     assert asked == ["cpu"]
     for precision in ("float32", "bfloat16"):
         encoder = load_encoder(str(tiny_folder), device="cpu", precision=precision)
         assert encoder.precision == precision  # type: ignore[attr-defined]
+
+
+# --- prompts and fewer numbers ---------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def prompted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model that defines two prompts, none of them used unless it is asked for."""
+    folder = build_sentence_transformer(tmp_path_factory.mktemp("prompted") / "m")
+    (folder / "config_sentence_transformers.json").write_text(
+        json.dumps({"prompts": {"query": "cat on: ", "passage": "rain: ", "document": ""}})
+    )
+    return folder
+
+
+@pytest.mark.parametrize("packed", [True, False])
+def test_a_prompt_stands_before_every_text(prompted: Path, packed: bool) -> None:
+    encoder: Any = load_encoder(f"st:{prompted}#prompt=query", device="cpu", precision="float32")
+    assert encoder.spec == f"st:{prompted}#prompt=query"
+    if not packed:
+        encoder._packed = None
+    plain: Any = load_encoder(str(prompted), device="cpu", precision="float32")
+    vectors = encoder.encode(SENTENCES)
+    expected = plain.model.encode([f"cat on: {text}" for text in SENTENCES], show_progress_bar=False)
+    np.testing.assert_allclose(vectors, expected, atol=1e-5)
+    assert np.abs(vectors - plain.encode(SENTENCES)).max() > 0.05
+
+
+@pytest.mark.parametrize("prompt", ["document", "cat on: ", "nothing"])
+def test_a_prompt_that_is_not_defined_is_told_which_are(prompted: Path, prompt: str) -> None:
+    with pytest.raises(InputError, match=rf"^expected prompt=query or passage of m, found prompt={prompt}$"):
+        load_encoder(f"st:{prompted}#prompt={prompt}", device="cpu")
+
+
+def test_a_model_without_prompts_says_so(tiny_folder: Path) -> None:
+    with pytest.raises(InputError, match="defines none, of tiny-bert, found prompt=query"):
+        load_encoder(f"st:{tiny_folder}#prompt=query", device="cpu")
+
+
+@pytest.mark.parametrize("packed", [True, False])
+@pytest.mark.parametrize("normalise", [True, False])
+def test_fewer_numbers_are_the_first_and_of_unit_length_if_all_are(
+    tmp_path: Path, packed: bool, normalise: bool
+) -> None:
+    folder = build_sentence_transformer(tmp_path / "m", normalise=normalise)
+    encoder: Any = load_encoder(f"st:{folder}#dim=7", device="cpu", precision="float32")
+    assert (encoder.dim, encoder.normalised) == (7, normalise)
+    if not packed:
+        encoder._packed = None
+    expected = encoder.model.encode(SENTENCES, show_progress_bar=False)[:, :7].astype(np.float64)
+    if normalise:
+        expected /= np.linalg.norm(expected, axis=1, keepdims=True)
+    vectors = encoder.encode(SENTENCES)
+    np.testing.assert_allclose(vectors, expected, atol=1e-5)
+    assert vectors.dtype == np.float32 and vectors.flags.c_contiguous
+
+
+@pytest.mark.parametrize(("dim", "message"), [("17", r"dim=1 to 16"), ("0", r"dim=1 to 16"), ("x", "a whole number")])
+def test_a_size_that_the_model_does_not_have_is_refused(tiny_folder: Path, dim: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        load_encoder(f"st:{tiny_folder}#dim={dim}", device="cpu")
 
 
 # --- to disk ---------------------------------------------------------------------------------------------------

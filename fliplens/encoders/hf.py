@@ -79,8 +79,8 @@ def load_text_model(spec: Spec, *, device: str, default: str | None = None) -> L
         check_hub_name(source)
     elif not (folder / "config.json").is_file():
         raise InputError(
-            f"expected a transformers model in {folder}, found no config.json: name the folder that save_pretrained() "
-            "wrote"
+            f"expected a transformers model in {folder}, found no config.json: name the folder that "
+            "save_pretrained() wrote"
         )
     else:
         source = str(folder)

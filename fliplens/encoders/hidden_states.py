@@ -15,6 +15,7 @@ import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -114,10 +115,8 @@ class TextModel:
             cut = np.zeros(len(texts), dtype=bool)
             if self.max_tokens is not None and (lengths > self.max_tokens).any():
                 cut = lengths > self.max_tokens
-                rows = np.flatnonzero(cut)
-                shorter = self._cut_into_tokens(
-                    [texts[i] for i in rows], truncation=True, max_length=self.max_tokens
-                )
+                rows = np.flatnonzero(cut).tolist()
+                shorter = self._cut_into_tokens([texts[i] for i in rows], truncation=True, max_length=self.max_tokens)
                 for name, values in shorter.items():
                     for row, value in zip(rows, values, strict=True):
                         per_text[name][row] = value
@@ -253,7 +252,7 @@ class HiddenStateEncoder(LocalTextEncoder):
             for start in range(0, len(texts), CHUNK):
                 chunk = self.text_model.tokenise(texts[start : start + CHUNK])
                 cut += int(chunk.cut.sum())
-                for rows, pooled in self._batches(chunk, lambda rows, c=chunk: self._pooled(c, rows, layers)):
+                for rows, pooled in self._batches(chunk, partial(self._pooled, chunk, layers=layers)):
                     for layer in layers:
                         vectors[layer, start + rows] = pooled[layer]
                     bar.update(len(rows))
@@ -266,7 +265,7 @@ class HiddenStateEncoder(LocalTextEncoder):
     def _chunk(self, texts: list[str]) -> Iterator[Done]:
         tokens = self.text_model.tokenise(texts)
         layer = self.layer
-        for rows, pooled in self._batches(tokens, lambda rows: self._pooled(tokens, rows, [layer])):
+        for rows, pooled in self._batches(tokens, partial(self._pooled, tokens, layers=[layer])):
             yield rows, self._as_expected(pooled[layer], len(rows), self.dim), tokens.cut
 
     def _batches(
@@ -338,7 +337,7 @@ def _longest(model: Any, tokenizer: Any) -> int | None:
     limits = [tokenizer.model_max_length, getattr(model.config, "max_position_embeddings", None)]
     for name, module in model.named_modules():
         # RoBERTa and its kin count positions from behind the padding's.
-        table = getattr(module, "position_embeddings", None)
+        table: Any = getattr(module, "position_embeddings", None)
         if "embed" in name and hasattr(table, "num_embeddings") and table.padding_idx is not None:
             limits.append(table.num_embeddings - table.padding_idx - 1)
     # Tokenisers without a limit give a number with thirty digits, models with relative positions -1 or none.
