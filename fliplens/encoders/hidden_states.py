@@ -121,7 +121,7 @@ class TextModel:
                     for row, value in zip(rows, values, strict=True):
                         per_text[name][row] = value
                 lengths[rows] = [len(row) for row in shorter["input_ids"]]
-        for row in np.flatnonzero(lengths == 0):
+        for row in np.flatnonzero(lengths == 0).tolist():
             per_text["input_ids"][row] = [self._nothing()]
             if "token_type_ids" in per_text:
                 per_text["token_type_ids"][row] = [0]
