@@ -13,7 +13,15 @@ from fliplens.errors import InputError
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["machine", "multiplies_bfloat16", "processor", "resolve_device", "runs_triton", "set_threads"]
+__all__ = [
+    "machine",
+    "multiplies_bfloat16",
+    "processor",
+    "resolve_device",
+    "resolve_precision",
+    "runs_triton",
+    "set_threads",
+]
 
 
 def resolve_device(device: str = "auto") -> torch.device:
@@ -90,6 +98,13 @@ def multiplies_bfloat16(kind: str) -> bool:
         return False
     flags = next((line.split() for line in text.splitlines() if line.startswith("flags")), [])
     return "avx512_bf16" in flags or "amx_bf16" in flags
+
+
+def resolve_precision(precision: str, kind: str) -> str:
+    """Return "float32" or "bfloat16": "auto" is what a device of this kind multiplies fast."""
+    if precision != "auto":
+        return precision
+    return "bfloat16" if multiplies_bfloat16(kind) else "float32"
 
 
 @cache

@@ -213,7 +213,7 @@ def letter_tokenizer(special: Sequence[str]) -> Any:
 
 def tiny_cascade(folder: Path, *, recogniser: str = "wav2vec2", encoder: str | None = None) -> str:
     """Write a tiny recogniser and, unless an encoder is named, a tiny text encoder; return the cascade's spec."""
-    from test_encoders import build_tiny_model
+    from tiny_models import build_sentence_transformer
 
     made = tiny_whisper(folder / "asr") if recogniser == "whisper" else tiny_wav2vec2(folder / "asr")
-    return f"cascade:{made}#encoder={encoder or 'st:' + str(build_tiny_model(folder / 'text'))}"
+    return f"cascade:{made}#encoder={encoder or 'st:' + str(build_sentence_transformer(folder / 'text'))}"

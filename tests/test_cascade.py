@@ -34,9 +34,9 @@ def encoder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
 
 @pytest.fixture(scope="module")
 def text_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from test_encoders import build_tiny_model
+    from tiny_models import build_sentence_transformer
 
-    return build_tiny_model(tmp_path_factory.mktemp("text") / "tiny")
+    return build_sentence_transformer(tmp_path_factory.mktemp("text") / "tiny")
 
 
 def test_it_is_a_speech_encoder_in_the_space_of_its_text(encoder: Any) -> None:
@@ -141,9 +141,9 @@ def test_recognisers_that_read_all_have_a_bound(tmp_path: Path) -> None:
 
 
 def test_a_long_transcript_is_told_too(tmp_path: Path) -> None:
-    from test_encoders import build_tiny_model
+    from tiny_models import build_sentence_transformer
 
-    short = build_tiny_model(tmp_path / "short", max_seq_length=4)
+    short = build_sentence_transformer(tmp_path / "short", max_seq_length=4)
     encoder: Any = load_encoder(tiny_cascade(tmp_path, encoder=f"st:{short}"), device="cpu")
     with pytest.warns(FliplensWarning, match="recordings are longer than the 4 tokens of transcript"):
         encoder.encode(SOUNDS)

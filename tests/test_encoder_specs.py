@@ -1,15 +1,17 @@
-"""The string that names an encoder: taken apart and put together again."""
+"""The string that names an encoder: taken apart, put together again, looked up in the table of families."""
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fliplens.encoders import canonical_spec
-from fliplens.encoders.registry import FAMILIES, parse_spec
+from fliplens.encoders import canonical_spec, known_encoders, load_encoder
+from fliplens.encoders.registry import FAMILIES, Family, parse_spec
 from fliplens.encoders.specs import Spec
 from fliplens.errors import InputError
 
@@ -46,7 +48,9 @@ def test_options_that_are_none_are_refused(rest: str) -> None:
         Spec.parse("hf", rest)
 
 
-@pytest.mark.parametrize("text", ["minilm:else", "minilm#a=b", "minilm:#a=b", "st:", "st:OWNER/NAME#nothing=1"])
+@pytest.mark.parametrize(
+    "text", ["minilm:else", "minilm#a=b", "minilm@v1", "minilm:#a=b", "st:", "st:OWNER/NAME#nothing=1"]
+)
 def test_what_a_family_does_not_take_is_refused(text: str) -> None:
     with pytest.raises(InputError, match=r"expected (minilm|st:MODEL|no options|options out of)|name one of"):
         parse_spec(text)
@@ -57,3 +61,77 @@ def test_every_family_says_what_it_is() -> None:
     for name, family in FAMILIES.items():
         assert family.form.partition(":")[0].partition("-LANG")[0].startswith(name.partition(":")[0])
         assert family.about and "\n" not in family.about
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("sonar-text", ("", None, {})),
+        ("sonar-text#language=fra_Latn", ("", None, {"language": "fra_Latn"})),
+        ("sonar-text@v1#layer=3", ("", "v1", {"layer": "3"})),
+        ("sonar-text:OWNER/NAME@v1", ("OWNER/NAME", "v1", {})),
+    ],
+)
+def test_a_family_with_a_model_of_its_own_needs_no_name(text: str, expected: tuple[object, ...]) -> None:
+    spec = parse_spec(text)
+    assert (spec.model, spec.revision, dict(spec.options)) == expected
+    assert str(spec) == canonical_spec(text) == text
+
+
+def test_a_family_tells_whether_what_it_needs_is_installed() -> None:
+    assert Family("x", "x", "x", needs=("json", "email.message")).installed
+    assert not Family("x", "x", "x", needs=("json", "no.such.module")).installed
+    assert FAMILIES["hf"].needs == ("transformers",)
+    assert Family("x", "x", "x").installed
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("hf:O/N#layer=two", "whole number as layer="),
+        ("hf:O/N#pool=max", "pool=mean or cls or last"),
+        ("hf:O/N#normalise=1", "normalise=no or yes"),
+        ("sonar-text#layer=x", "whole number"),
+    ],
+)
+def test_an_option_of_another_kind_is_refused_before_anything_is_loaded(text: str, message: str) -> None:
+    with pytest.raises(InputError, match=f"expected {message}|expected a {message}"):
+        load_encoder(text)
+
+
+def test_precision_is_checked() -> None:
+    with pytest.raises(InputError, match="expected a precision of auto, float32, bfloat16, found 'int8'"):
+        load_encoder("minilm", precision="int8")
+
+
+def test_importing_is_light() -> None:
+    code = (
+        "import sys, fliplens.encoders as e; e.known_encoders()\n"
+        "heavy = {'torch', 'transformers', 'sentence_transformers', 'numpy'} & set(sys.modules)\n"
+        "sys.exit(', '.join(sorted(heavy)) or 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_known_encoders_are_described() -> None:
+    assert {"minilm", "labse", "st:MODEL[@REVISION]", "hf:MODEL[@REVISION]"} <= set(known_encoders())
+    assert all(known_encoders().values())
+
+
+@pytest.mark.parametrize("spec", ["word2vec", "", "a/b/c", "/nowhere/at/all"])
+def test_unknown_specs_are_told_what_is_known(spec: str) -> None:
+    with pytest.raises(InputError, match=r"name one of minilm, labse, st:MODEL.*OWNER/NAME") as caught:
+        load_encoder(spec)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("spec", ["st:./nowhere", "st:/nowhere/at/all", "st:~/nowhere/at", "st:a/b/c"])
+def test_a_missing_folder_is_not_looked_for_on_the_hub(spec: str) -> None:
+    with pytest.raises(InputError, match="found none: check the path"):
+        load_encoder(spec)
+
+
+def test_batch_size_is_checked() -> None:
+    with pytest.raises(InputError, match="batch_size"):
+        load_encoder("minilm", batch_size=0)

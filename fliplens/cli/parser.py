@@ -63,6 +63,7 @@ def build_parser() -> OneLineParser:
     common = _common()
     _demo(commands, common)
     _encode(commands, common)
+    _encoders(commands, common)
     _fit(commands, common)
     _evaluate(commands, common)
     _explain(commands, common)
@@ -121,7 +122,7 @@ def _encode(commands: Commands, common: OneLineParser) -> None:
         "--encoder",
         required=True,
         metavar="ENCODER",
-        help="minilm, labse, OWNER/NAME, a model folder, gemini, openai:MODEL",
+        help="minilm, labse, OWNER/NAME, a model folder, or what `fliplens encoders` lists",
     )
     encode.add_argument("-o", "--output", required=True, metavar="OUT", help="a .npy file or a folder of shards")
     encode.add_argument(
@@ -142,6 +143,26 @@ def _encode(commands: Commands, common: OneLineParser) -> None:
     encode.add_argument("--overwrite", action="store_true", help="replace what another job left at OUT")
     encode.add_argument("--json", action="store_true", help="print the manifest as JSON")
     encode.set_defaults(run=_lazily("encode"))
+
+
+def _encoders(commands: Commands, common: OneLineParser) -> None:
+    encoders = commands.add_parser(
+        "encoders",
+        parents=[common],
+        help="which encoders there are; check ENCODER: whether one works here",
+        description="List the forms of ENCODER, their options, and whether what they need is installed; or, with "
+        "check ENCODER, load one and look whether it keeps what encoders promise, and gives known values where they "
+        "are known. A failed check leaves with status 1.",
+    )
+    encoders.add_argument("words", nargs="*", metavar="check ENCODER", help="check this encoder")
+    encoders.add_argument(
+        "--precision",
+        default="auto",
+        choices=["auto", "float32", "bfloat16"],
+        help="of check: what the encoder multiplies in (default: auto)",
+    )
+    encoders.add_argument("--json", action="store_true", help="print one JSON document")
+    encoders.set_defaults(run=_lazily("encoders"), free="words")
 
 
 def _fit(commands: Commands, common: OneLineParser) -> None:

@@ -9,8 +9,9 @@ import importlib.util
 import warnings
 from functools import partial
 from pathlib import Path
+from typing import Any
 
-from fliplens.devices import multiplies_bfloat16, resolve_device
+from fliplens.devices import resolve_device, resolve_precision
 from fliplens.encoders.sentence_transformers import SentenceTransformersEncoder
 from fliplens.encoders.specs import Spec
 from fliplens.errors import FliplensError, FliplensWarning, InputError, MissingExtraError
@@ -80,13 +81,15 @@ def load(spec: Spec, *, device: str, batch_size: int | None, precision: str) -> 
 
     Args:
         spec: `minilm`, `labse`, or `st` with a model folder or a Hub id; the folder wins if both exist, and is
-            recorded with its absolute path.
+            recorded with its absolute path. Options of `st`: `prompt`, one that the model defines, put before every
+            text; `dim`, how many first numbers of a vector are kept.
         device: see `load_encoder`.
         batch_size: see `load_encoder`.
         precision: see `load_encoder`.
 
     Raises:
-        InputError: there is no such folder, model or revision, or the device is not there.
+        InputError: there is no such folder, model, revision or prompt, `dim` is not a number of dimensions that it
+            has, or the device is not there.
         MissingExtraError: sentence-transformers is not installed.
         FliplensError: the Hub could not be reached, or the files do not load.
     """
@@ -94,7 +97,15 @@ def load(spec: Spec, *, device: str, batch_size: int | None, precision: str) -> 
         return load_minilm(device=device, batch_size=batch_size, precision=precision)
     if spec.family == "labse":
         return load_labse(device=device, batch_size=batch_size, precision=precision)
-    load_from = partial(_load, spec=str(spec.canonical()), device=device, batch_size=batch_size, precision=precision)
+    load_from = partial(
+        _load,
+        spec=str(spec.canonical()),
+        device=device,
+        batch_size=batch_size,
+        precision=precision,
+        prompt=spec.options.get("prompt"),
+        dim=spec.whole_number("dim"),
+    )
     folder = spec.folder
     if folder is not None:
         if not any((folder / name).is_file() for name in ("modules.json", "config.json")):
@@ -119,6 +130,8 @@ def _load(
     batch_size: int | None,
     precision: str,
     language: str | None = None,
+    prompt: str | None = None,
+    dim: int | None = None,
 ) -> SentenceTransformersEncoder:
     """Load a model from a folder or the Hub, quietly, and say in one line what went wrong if it does."""
     if importlib.util.find_spec("sentence_transformers") is None:
@@ -129,8 +142,6 @@ def _load(
 
     where = resolve_device(device)
     place = str(where)
-    if precision == "auto":
-        precision = "bfloat16" if multiplies_bfloat16(where.type) else "float32"
     # Layers that a model does not use are drawn at random while it loads: the caller's random state is kept.
     with quiet(), torch.random.fork_rng(devices=[]):
         try:
@@ -144,6 +155,8 @@ def _load(
             FliplensWarning,
             stacklevel=4,
         )
+    if prompt is not None:
+        _choose_prompt(model, prompt, name)
     return SentenceTransformersEncoder(
         model,
         spec=spec,
@@ -151,8 +164,23 @@ def _load(
         revision=None if Path(source).is_dir() else (commit_of(model) or revision),
         language=language,
         batch_size=batch_size,
-        precision=precision,
+        precision=resolve_precision(precision, where.type),
+        dim=dim,
     )
+
+
+def _choose_prompt(model: Any, prompt: str, name: str) -> None:
+    """Put a prompt that the model defines before every text.
+
+    Raises:
+        InputError: it defines no such prompt.
+    """
+    # sentence-transformers lists empty ones for models that have none.
+    defined = [one for one, text in model.prompts.items() if text]
+    if prompt not in defined:
+        some = f"prompt={' or '.join(defined)}" if defined else "no prompt, as it defines none,"
+        raise InputError(f"expected {some} of {name}, found prompt={prompt}")
+    model.default_prompt_name = prompt
 
 
 def _minilm_folder() -> Path | None:

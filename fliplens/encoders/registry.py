@@ -13,6 +13,7 @@ import importlib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from importlib.util import find_spec
 from pathlib import Path
 from types import MappingProxyType
 
@@ -60,6 +61,22 @@ class Family:
     default: str = ""
     """What a spec without model and options stands for, MODEL#option=value,...: records spell it out, so that they
     mean the same when the default changes."""
+    extra: str | None = None
+    """The extra of this package that brings what it needs; None where it needs nothing."""
+    needs: tuple[str, ...] = ()
+    """The modules that the extra brings, looked for to tell whether it is installed."""
+
+    @property
+    def installed(self) -> bool:
+        """Whether what it needs is installed; looked for, not imported."""
+        return all(_is_there(module) for module in self.needs)
+
+
+def _is_there(module: str) -> bool:
+    try:
+        return find_spec(module) is not None
+    except (ImportError, ValueError):  # a package above it is absent, or was blocked
+        return False
 
 
 FAMILIES: Mapping[str, Family] = MappingProxyType(
@@ -69,17 +86,51 @@ FAMILIES: Mapping[str, Family] = MappingProxyType(
             "sentence-transformers/all-MiniLM-L6-v2: English, 384 numbers a sentence, fast on a CPU",
             "fliplens.encoders.loading",
             model=False,
+            extra="sentence-transformers",
+            needs=("sentence_transformers",),
         ),
         "labse": Family(
             "labse",
             "sentence-transformers/LaBSE: 109 languages in one space, 768 numbers a sentence",
             "fliplens.encoders.loading",
             model=False,
+            extra="sentence-transformers",
+            needs=("sentence_transformers",),
         ),
         "st": Family(
             "st:MODEL[@REVISION]",
             "any sentence-transformers model, from a folder or the Hugging Face Hub; also without st:",
             "fliplens.encoders.loading",
+            options={
+                "prompt": "the name of a prompt that the model defines, put before every text",
+                "dim": "how many first numbers of a vector are kept, for models trained for that",
+            },
+            extra="sentence-transformers",
+            needs=("sentence_transformers",),
+        ),
+        "hf": Family(
+            "hf:MODEL[@REVISION]",
+            "a pooled hidden state of any text model of transformers, from a folder or the Hugging Face Hub",
+            "fliplens.encoders.hf",
+            options={
+                "layer": "which hidden state: 0 the embeddings, negative from the end (default: -1, the last)",
+                "pool": "mean over tokens, cls (the first) or last (default: mean)",
+                "normalise": "yes for vectors of unit length (default: no)",
+            },
+            extra="transformers",
+            needs=("transformers",),
+        ),
+        "sonar-text": Family(
+            "sonar-text[:MODEL][@REVISION]",
+            "SONAR's text encoder: 202 languages in one space with speech, 1024 numbers a sentence",
+            "fliplens.encoders.sonar_text",
+            required=False,
+            options={
+                "language": "the FLORES code of the texts' language (default: eng_Latn)",
+                "layer": "which hidden state, as of hf (default: -1, the last, which is SONAR's vector)",
+            },
+            extra="transformers",
+            needs=("transformers",),
         ),
         "sonar-speech": Family(
             "sonar-speech-LANGUAGE",
@@ -87,6 +138,8 @@ FAMILIES: Mapping[str, Family] = MappingProxyType(
             "converted; or sonar-speech:FOLDER#language=eng. Experimental",
             "fliplens.encoders.sonar_speech",
             options={LANGUAGE: "ISO 639-3 code of what is spoken"},
+            extra="speech",
+            needs=("transformers", "soundfile", "soxr"),
             by_language=True,
             modality="speech",
         ),
@@ -96,6 +149,8 @@ FAMILIES: Mapping[str, Family] = MappingProxyType(
             "through any text encoder; #language=en,encoder=SPEC tells a multilingual recogniser what is spoken",
             "fliplens.encoders.cascade",
             options={LANGUAGE: "what is spoken, as the recogniser calls it", NESTED: "the text encoder's spec"},
+            extra="speech",
+            needs=("transformers", "soundfile", "soxr"),
             modality="speech",
         ),
         "gemini": Family(
@@ -107,6 +162,8 @@ FAMILIES: Mapping[str, Family] = MappingProxyType(
                 "dim": "numbers a vector, up to 3072 (default 768)",
                 "task": "what vectors are for, as the API names it (default SEMANTIC_SIMILARITY)",
             },
+            extra="gemini",
+            needs=("google.genai",),
             service=True,
             default="gemini-embedding-001#dim=768,task=SEMANTIC_SIMILARITY",
         ),
@@ -118,6 +175,8 @@ FAMILIES: Mapping[str, Family] = MappingProxyType(
                 "url": "the server, http://localhost:8000/v1 say (default: OPENAI_BASE_URL, else OpenAI's)",
                 "dim": "numbers a vector, for models that can be shortened (default: the model's own)",
             },
+            extra="openai",
+            needs=("openai",),
             service=True,
         ),
     }
@@ -139,17 +198,16 @@ def parse_spec(text: str) -> Spec:
     Raises:
         InputError: no family goes by that name, or it has no such options.
     """
-    name, colon, rest = text.partition(":")
+    # Where a family needs no model, its name may be followed by a revision, options or a language alone.
+    name = re.split("[:@#]", text, maxsplit=1)[0]
+    rest = text[len(name) :].removeprefix(":")
     base, hyphen, language = name.rpartition("-")
-    if not colon and name not in FAMILIES and hyphen and base in FAMILIES and FAMILIES[base].by_language:
+    if name == text and name not in FAMILIES and hyphen and base in FAMILIES and FAMILIES[base].by_language:
         if not _LANGUAGE.fullmatch(language):
             raise InputError(f"expected {FAMILIES[base].form}, found {text!r}")
         return Spec.of_language(base, language)
-    if "#" in name and not Path(text).expanduser().is_dir():
-        # A family that needs no model may have options all the same.
-        name, rest = name.partition("#")[0], text[text.index("#") :]
     family = FAMILIES.get(name)
-    if family is None:
+    if family is None or (text[len(name) :][:1] in ("@", "#") and Path(text).is_dir()):
         if text and (Path(text).expanduser().is_dir() or _HUB_NAME.fullmatch(text)):
             return parse_spec(f"st:{text}")
         raise InputError(
@@ -157,7 +215,7 @@ def parse_spec(text: str) -> Spec:
             "or a sentence-transformers model without st:, as OWNER/NAME[@REVISION] or an existing model folder"
         )
     spec = Spec.parse(name, rest, service=family.service)
-    if bool(spec.model) > family.model or (family.required and family.model and not spec.model):
+    if bool(spec.model or spec.revision) > family.model or (family.required and family.model and not spec.model):
         raise InputError(f"expected {family.form}, found {text!r}")
     unknown = [option for option in spec.options if option not in family.options]
     if unknown:
@@ -165,6 +223,8 @@ def parse_spec(text: str) -> Spec:
         raise InputError(f"expected {some} in a spec {family.form}, found {unknown[0]} in {text!r}")
     if NESTED in family.options and NESTED not in spec.options:
         raise InputError(f"expected {family.form}, found no {NESTED}=SPEC in {text!r}")
+    if family.by_language and not spec.model and not spec.revision and LANGUAGE in spec.options:
+        return Spec.of_language(name, spec.options[LANGUAGE])
     return _filled(spec, family)
 
 

@@ -2,48 +2,36 @@
 
 The model's own tokeniser, pooling and normalisation are used. What is added here is the order of work (batches
 of similar length with a bounded number of tokens), bfloat16 where the hardware multiplies it fast, BERTs without
-padding on a processor (`packed`), and checks on what goes in and comes out.
+padding on a processor (`packed`), and vectors cut to their first numbers where that is asked for.
 """
 
 from __future__ import annotations
 
 import contextlib
-import threading
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any, TypeAlias
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fliplens.encoders.inputs import checked_texts
+from fliplens.encoders.batching import (
+    Done,
+    LocalTextEncoder,
+    by_length,
+    on_each_core,
+    tokens_a_batch,
+    tokens_a_core,
+)
 from fliplens.encoders.packed import PackedBert
-from fliplens.encoders.protocol import EncodedBatch, over_long
-from fliplens.errors import FliplensError, FliplensWarning
-from fliplens.progress import Progress
+from fliplens.errors import InputError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 __all__ = ["SentenceTransformersEncoder"]
 
-CHUNK = 4096
-"""Texts sorted by length together: enough for batches of even length, and few token ids in memory at once."""
 
-TOKENS_A_BATCH_CPU = 1024
-"""Tokens, padding included, that go through the model at once: past the processor's caches more is slower."""
-
-TOKENS_A_BATCH_PACKED = 1024
-"""The same for one thread of several, each with a batch of its own."""
-
-TOKENS_A_BATCH_ACCELERATOR = 32_768
-"""The same where there are thousands of cores to keep busy: what 128 texts of 256 tokens come to."""
-
-_Done: TypeAlias = "tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.bool_]]"
-"""Rows of a chunk, their vectors, and for each text of the chunk whether the model reads its start only."""
-
-
-class SentenceTransformersEncoder:
+class SentenceTransformersEncoder(LocalTextEncoder):
     """A loaded sentence-transformers model behind the `Encoder` protocol. Made by the functions of `loading`.
 
     Args:
@@ -54,9 +42,12 @@ class SentenceTransformersEncoder:
         language: ISO 639-1 code, None for several or unknown.
         batch_size: texts in a batch; None bounds the batch's tokens instead.
         precision: "float32", or "bfloat16" for autocast around the model; vectors are float32 all the same.
-    """
+        dim: keep only the first so many numbers of a vector (of models trained for it), of unit length again
+            where the model gives unit length; None keeps all.
 
-    modality = "text"
+    Raises:
+        InputError: `dim` is more than the model gives.
+    """
 
     def __init__(
         self,
@@ -68,23 +59,19 @@ class SentenceTransformersEncoder:
         language: str | None = None,
         batch_size: int | None = None,
         precision: str = "float32",
+        dim: int | None = None,
     ) -> None:
+        super().__init__(spec=spec, name=name, revision=revision, language=language, batch_size=batch_size)
         self.model = model
-        self.spec = spec
-        self.name = name
-        self.revision = revision
-        self.language = language
-        self.batch_size = batch_size
         # Asked of the vectors themselves: modules that cut or normalise them differ between versions.
-        self.precision = "float32"
-        probe = self._vectors(["A probe.", "Another one, of some more words."])
-        self.dim = int(probe.shape[1])
+        probe = self._of_model(["A probe.", "Another one, of some more words."])
+        self.full_dim = int(probe.shape[1])
         self.normalised = bool(np.allclose(np.linalg.norm(probe, axis=1), 1.0, atol=1e-3))
+        if dim is not None and not 1 <= dim <= self.full_dim:
+            raise InputError(f"expected dim=1 to {self.full_dim} of {name}, found {dim}")
+        self.dim = dim or self.full_dim
         self.precision = precision
         self._packed = PackedBert.of(model) if precision == "float32" else None
-
-    def __repr__(self) -> str:
-        return f"SentenceTransformersEncoder(spec={self.spec!r}, dim={self.dim}, precision={self.precision!r})"
 
     @property
     def max_tokens(self) -> int | None:
@@ -93,50 +80,18 @@ class SentenceTransformersEncoder:
         # Tokenisers without a limit give infinity, or a number with thirty digits.
         return int(limit) if limit is not None and limit < 1_000_000 else None
 
-    def encode(self, inputs: Sequence[str], *, show_progress: bool = False) -> NDArray[np.float32]:
-        """Return one vector for each text; see `Encoder.encode`.
+    def _chunk(self, texts: list[str]) -> Iterator[Done]:
+        return self._whole(texts) if self._packed is None else self._in_threads(texts, self._packed)
 
-        Texts are taken in chunks, sorted by length within a chunk and put back in order, so that memory does
-        not grow with their number beyond the result itself. A vector depends on the other texts of the call
-        by rounding only (about 1e-7 in float32).
-        """
-        texts = checked_texts(inputs)
-        vectors = np.empty((len(texts), self.dim), dtype=np.float32)
-        cut = 0
-        with Progress("encode", total=len(texts), unit="texts", show=show_progress) as bar:
-            for batch in self.batches(texts):
-                vectors[batch.rows] = batch.vectors
-                cut += batch.cut
-                bar.update(len(batch.rows))
-        finite = np.isfinite(vectors).all(axis=1)
-        if not finite.all():
-            raise FliplensError(
-                f"expected finite vectors from {self.name}, found {int((~finite).sum())} that are not, the first "
-                f"for text {int(np.argmin(finite)) + 1}: check the model's weights"
-            )
-        if cut:
-            warnings.warn(over_long(self, cut, len(texts)), FliplensWarning, stacklevel=2)
-        return vectors
-
-    def batches(self, inputs: Sequence[str]) -> Iterator[EncodedBatch]:
-        """Yield the vectors of batches of texts as they are done; see `BatchEncoder.batches`."""
-        texts = checked_texts(inputs)
-        for start in range(0, len(texts), CHUNK):
-            chunk = texts[start : start + CHUNK]
-            done = self._whole(chunk) if self._packed is None else self._in_threads(chunk, self._packed)
-            for rows, vectors, cut in done:
-                yield EncodedBatch(start + rows, vectors, int(cut[rows].sum()))
-
-    def _whole(self, texts: list[str]) -> Iterator[_Done]:
+    def _whole(self, texts: list[str]) -> Iterator[Done]:
         """Encode a chunk by `SentenceTransformer.encode`, one batch after the other."""
         lengths = self._lengths(texts)
         cut = np.zeros(len(texts), dtype=bool) if self.max_tokens is None else lengths > self.max_tokens
-        device = str(getattr(self.model, "device", "cpu")).partition(":")[0]
-        budget = TOKENS_A_BATCH_CPU if device == "cpu" else TOKENS_A_BATCH_ACCELERATOR
-        for rows in self._batches(np.minimum(lengths, self.max_tokens or lengths), budget):
-            yield rows, self._vectors([texts[i] for i in rows]), cut
+        budget = tokens_a_batch(str(getattr(self.model, "device", "cpu")).partition(":")[0])
+        for rows in by_length(np.minimum(lengths, self.max_tokens or lengths), budget, size=self.batch_size):
+            yield rows, self._finished(self._of_model([texts[i] for i in rows]), len(rows)), cut
 
-    def _in_threads(self, texts: list[str], packed: PackedBert) -> Iterator[_Done]:
+    def _in_threads(self, texts: list[str], packed: PackedBert) -> Iterator[Done]:
         """Encode a chunk without padding, a batch on each of torch's threads."""
         import torch
 
@@ -149,14 +104,13 @@ class SentenceTransformersEncoder:
             if len(full):
                 cut[full] = self._lengths([texts[i] for i in full]) > self.max_tokens
         workers = torch.get_num_threads()
-        # Some four batches a thread, as they never end together; small ones are not worth it.
-        budget = min(TOKENS_A_BATCH_PACKED, max(64, int(tokens.lengths.sum()) // (4 * workers)))
-        batches = list(self._batches(tokens.lengths, budget))
-        for rows, vectors in _each(lambda rows: packed.vectors(tokens, rows), batches, workers):
-            yield rows, self._as_expected(vectors, len(rows)), cut
+        budget = tokens_a_core(int(tokens.lengths.sum()), workers)
+        batches = list(by_length(tokens.lengths, budget, size=self.batch_size))
+        for rows, vectors in on_each_core(lambda rows: packed.vectors(tokens, rows), batches, workers):
+            yield rows, self._finished(vectors, len(rows)), cut
 
-    def _vectors(self, texts: list[str]) -> NDArray[np.float32]:
-        """Return (len(texts), d) float32: one batch through the model."""
+    def _of_model(self, texts: list[str]) -> NDArray[np.float32]:
+        """Return what the model gives for texts, float32: one batch."""
         import torch
 
         autocast: contextlib.AbstractContextManager[Any] = contextlib.nullcontext()
@@ -166,22 +120,20 @@ class SentenceTransformersEncoder:
             # Advice to its callers from inside torch and transformers is nothing that our caller can act on.
             warnings.simplefilter("ignore")
             output = self.model.encode(texts, batch_size=len(texts), show_progress_bar=False, convert_to_tensor=True)
-        vectors = self._as_expected(output.detach().float().cpu().numpy(), len(texts))
-        if self.precision == "bfloat16" and self.normalised:
-            # Eight bits of a length are not enough to call it 1.
-            lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-            vectors = (vectors / np.where(lengths > 0, lengths, 1)).astype(np.float32)
+        vectors: NDArray[np.float32] = output.detach().float().cpu().numpy()
         return vectors
 
-    def _as_expected(self, vectors: NDArray[np.float32], n: int) -> NDArray[np.float32]:
-        """Return vectors once they are one for each of n texts."""
-        vectors = np.ascontiguousarray(vectors)
-        expected = (n, getattr(self, "dim", vectors.shape[-1]))
-        if vectors.shape != expected:
-            raise FliplensError(
-                f"expected vectors of shape {expected} from {self.name}, found {vectors.shape}: "
-                "this model does not give one vector a text"
-            )
+    def _finished(self, vectors: NDArray[np.float32], n: int) -> NDArray[np.float32]:
+        """Return (n, d) vectors from what the model gave: checked, cut to `dim`, and of unit length again."""
+        vectors = self._as_expected(vectors, n, self.full_dim)
+        if self.dim < self.full_dim:
+            vectors = np.ascontiguousarray(vectors[:, : self.dim])
+        elif self.precision == "float32":
+            return vectors
+        if self.normalised:
+            # Some numbers of a vector are shorter than all; and eight bits of a length are not enough to call it 1.
+            lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+            vectors = (vectors / np.where(lengths > 0, lengths, 1)).astype(np.float32)
         return vectors
 
     def _lengths(self, texts: list[str]) -> NDArray[np.int64]:
@@ -207,50 +159,3 @@ class SentenceTransformersEncoder:
             verbose=False,
         )["input_ids"]
         return np.array([len(row) for row in tokens], dtype=np.int64)
-
-    def _batches(self, lengths: NDArray[np.int64], budget: int) -> Iterator[NDArray[np.int64]]:
-        """Yield the positions of texts that go through the model together, the longest first.
-
-        The longest come first so that a batch too large for the memory fails at once and not at the end.
-        """
-        order = np.argsort(-lengths, kind="stable")
-        start = 0
-        while start < len(order):
-            longest = max(1, int(lengths[order[start]]))
-            size = self.batch_size or max(1, budget // longest)
-            yield order[start : start + size]
-            start += size
-
-
-def _each(
-    work: Callable[[NDArray[np.int64]], NDArray[np.float32]], batches: list[NDArray[np.int64]], workers: int
-) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
-    """Yield each batch with what `work` makes of it, in order, several at once on threads of one core each."""
-    import torch
-
-    if workers == 1 or len(batches) == 1:
-        for batch in batches:
-            yield batch, work(batch)
-        return
-    threads = torch.get_num_threads()
-    ready = threading.Barrier(workers + 1)
-
-    def one_core() -> None:
-        torch.set_num_threads(1)
-        ready.wait()
-
-    pool = ThreadPoolExecutor(workers, initializer=one_core, thread_name_prefix="fliplens-encode")
-    try:
-        # A thread of the pool starts with a piece of work; all of them start before the first one is free again.
-        pending = [pool.submit(int) for _ in range(workers)]
-        ready.wait()
-        # torch keeps a number for each thread, and the last one set for those to come: that one is put back.
-        torch.set_num_threads(threads)
-        results = [pool.submit(work, batch) for batch in batches]
-        for one in pending:
-            one.result()
-        for batch, result in zip(batches, results, strict=True):
-            yield batch, result.result()
-    finally:
-        ready.abort()
-        pool.shutdown(wait=True, cancel_futures=True)

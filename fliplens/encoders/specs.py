@@ -39,6 +39,8 @@ class Spec:
     """In the order of the spec."""
     service: bool = False
     """Whether the model is a service's name for it: never a folder, and without a revision."""
+    by_language: bool = False
+    """Whether it is written FAMILY-LANGUAGE."""
 
     @classmethod
     def parse(cls, family: str, rest: str, *, service: bool = False) -> Spec:
@@ -64,7 +66,7 @@ class Spec:
     @classmethod
     def of_language(cls, family: str, language: str) -> Spec:
         """Return the spec of a family's published model of a language."""
-        return cls(family, options=MappingProxyType({LANGUAGE: language}))
+        return cls(family, options=MappingProxyType({LANGUAGE: language}), by_language=True)
 
     @property
     def folder(self) -> Path | None:
@@ -78,12 +80,34 @@ class Spec:
         """Return the spec with its folder, if it names one, as an absolute path."""
         return self if self.folder is None else replace(self, model=str(self.folder))
 
-    def with_option(self, name: str, value: str) -> Spec:
-        """Return the spec with another value of an option, which keeps its place."""
-        return replace(self, options=MappingProxyType({**self.options, name: value}))
+    def whole_number(self, option: str) -> int | None:
+        """Return the value of an option that is a whole number, None where it is not given.
+
+        Raises:
+            InputError: it is something else.
+        """
+        value = self.options.get(option)
+        if value is not None and not re.fullmatch(r"-?\d{1,9}", value, re.ASCII):
+            raise InputError(f"expected a whole number as {option}= in {str(self)!r}, found {value!r}")
+        return None if value is None else int(value)
+
+    def one_of(self, option: str, *choices: str) -> str:
+        """Return the value of an option that has a few, the first of them where it is not given.
+
+        Raises:
+            InputError: it is none of them.
+        """
+        value = self.options.get(option, choices[0])
+        if value not in choices:
+            raise InputError(f"expected {option}={' or '.join(choices)} in {str(self)!r}, found {value!r}")
+        return value
+
+    def with_option(self, option: str, value: str) -> Spec:
+        """Return the spec with one option set, in its place where it had been given."""
+        return replace(self, options=MappingProxyType({**self.options, option: value}))
 
     def __str__(self) -> str:
-        if not self.model and list(self.options) == [LANGUAGE]:
+        if self.by_language and list(self.options) == [LANGUAGE]:
             return f"{self.family}-{self.options[LANGUAGE]}"
         text = self.family + (f":{self.model}" if self.model else "")
         text += f"@{self.revision}" if self.revision else ""
