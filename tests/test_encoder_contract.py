@@ -22,6 +22,7 @@ from loopback import gemini_encoder, openai_encoder
 
 from fliplens.encoders import BatchEncoder, Encoder, batching, canonical_spec, load_encoder
 from fliplens.errors import FliplensWarning, InputError
+from fliplens.files import read_json, write_json
 
 SENTENCES = [
     "The cat sat on the mat.",
@@ -67,6 +68,13 @@ def padded(encoder: Any) -> None:
     encoder._packed = None
 
 
+def checked(folder: Path) -> Path:
+    """Mark a folder as SONAR's check does when it passes: loading it warns otherwise."""
+    config = folder / "config.json"
+    write_json(config, {**read_json(config), "checked": True})
+    return folder
+
+
 HF = ("transformers",)
 SPEECH = ("transformers", "soundfile", "soxr", "sentence_transformers")
 SOUNDS = [speech.made_up(seed, seconds) for seed, seconds in ((0, 1.0), (1, 0.4), (2, 2.3), (3, 0.7), (4, 1.6))]
@@ -102,7 +110,7 @@ CASES = {
     "gemini": Case(lambda folder, stack: stack.enter_context(gemini_encoder(folder)).spec, needs=("google.genai",)),
     "openai": Case(lambda folder, stack: stack.enter_context(openai_encoder(folder)).spec, needs=("openai",)),
     "sonar-speech": Case(
-        lambda folder, stack: f"sonar-speech:{speech.tiny_sonar_speech(folder / 'm')}",
+        lambda folder, stack: f"sonar-speech:{checked(speech.tiny_sonar_speech(folder / 'm'))}",
         inputs=SOUNDS, wrong=NOT_SOUNDS, needs=SPEECH,
     ),
     "cascade, whisper": Case(
