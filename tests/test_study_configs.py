@@ -20,7 +20,7 @@ def test_there_is_a_config_of_both_kinds_for_every_study() -> None:
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: f"{path.parent.name}/{path.stem}")
 def test_a_config_makes_a_plan(path: Path) -> None:
     kind = KINDS[path.stem.split("-")[0]]
-    config = StudyConfig.read(path, *kind.settings)
+    config = kind.adapt(StudyConfig.read(path, *kind.settings))
     plan = kind.plan(config)
     assert plan.fittings and plan.measurements
     assert config.title

@@ -18,6 +18,7 @@ from fliplens.studies.config import StudyConfig
 from fliplens.studies.data import StudyData
 from fliplens.studies.drawing import check_drawing
 from fliplens.studies.entities import ENTITIES
+from fliplens.studies.layers import LAYERS
 from fliplens.studies.page import Provenance, Study, forget_models, write_study
 from fliplens.studies.plan import Evaluating, Plan, StudyKind, View
 from fliplens.studies.rank import RANK
@@ -30,7 +31,7 @@ from fliplens.studies.vocabulary import ENCODERS, VOCABULARY
 __all__ = ["KINDS", "StudyResult", "run_study"]
 
 KINDS: dict[str, StudyKind] = {
-    one.name: one for one in (RANK, MODALITY, LANGUAGE, VOCABULARY, ENCODERS, SPLICE, ENTITIES, SWEEP)
+    one.name: one for one in (RANK, MODALITY, LANGUAGE, VOCABULARY, ENCODERS, SPLICE, ENTITIES, LAYERS, SWEEP)
 }
 """By name, in the order of `fliplens.studies.names`."""
 
@@ -88,7 +89,7 @@ def run_study(
     kind = KINDS[name]
     # Hours of work should not end in a page that cannot be drawn.
     check_drawing()
-    settings = StudyConfig.read(config, *kind.settings)
+    settings = kind.adapt(StudyConfig.read(config, *kind.settings))
     out = Path(out)
     kept = out / "cache" if cache is None else Path(cache)
     for folder in (out, kept):

@@ -27,6 +27,7 @@ STUDIES: Mapping[str, StudyName] = MappingProxyType(
         "encoders": StudyName("Table 5", "the encoder"),
         "splice": StudyName("Table 6", "the method: SpLiCE or FLiP, on one concept vocabulary"),
         "entities": StudyName("Figure 1", "n, and the prior: strict and partial entity recall"),
+        "layers": StudyName("beyond the paper", "the layer of a model that the vectors are taken from"),
         "sweep": StudyName("Section 3.5", "rank x L1 x weight decay x alpha, chosen on dev"),
     }
 )

@@ -105,3 +105,5 @@ class StudyKind:
     """From settings to what is done."""
     write_up: Callable[[StudyConfig, Plan, Mapping[str, Any]], Study]
     """From settings and measurements (JSON, by name) to tables, plots and sentences."""
+    adapt: Callable[[StudyConfig], StudyConfig] = field(default=lambda config: config)
+    """From the settings as they were read to those that the rest goes by."""
