@@ -9,6 +9,7 @@ from typing import Any
 
 from fliplens.devices import resolve_device, resolve_precision
 from fliplens.encoders.hidden_states import POOLINGS, HiddenStateEncoder, TextModel
+from fliplens.encoders.loading import MINILM_NAME, minilm_folder
 from fliplens.encoders.specs import Spec
 from fliplens.errors import FliplensError, InputError, MissingExtraError
 from fliplens.pretrained import check_hub_name, commit_of, load_error, quiet, revision_of
@@ -75,6 +76,8 @@ def load_text_model(spec: Spec, *, device: str, default: str | None = None) -> L
 
     where = resolve_device(device)
     folder, source = spec.folder, spec.model or default or ""
+    if folder is None and source == "minilm":
+        folder, source = minilm_folder(), MINILM_NAME
     if folder is None:
         check_hub_name(source)
     elif not (folder / "config.json").is_file():

