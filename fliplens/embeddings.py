@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from fliplens.errors import EmbeddingSpaceError, InputError
 from fliplens.files import read_json, sha256_of_file
+from fliplens.open_files import allow_open_files
 from fliplens.progress import Progress
 
 if TYPE_CHECKING:
@@ -422,6 +423,7 @@ def _open_folder(path: Path, *, verify: bool) -> Embeddings:
         )
     if not manifest.rows:
         raise InputError(f"expected vectors in {path}, found a manifest without parts: encode again")
+    allow_open_files(len(manifest.rows), what=f"the parts in {path}")
     parts = []
     for number, (rows, digest) in enumerate(zip(manifest.rows, manifest.sha256, strict=True)):
         file = path / part_name(number)

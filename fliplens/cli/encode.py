@@ -3,31 +3,83 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
+from collections.abc import Sequence
+from typing import Any
 
 from fliplens.cli.output import print_json, print_text
-from fliplens.encoders import load_encoder
+from fliplens.cli.signals import StopOnSignal
+from fliplens.embeddings import Manifest
+from fliplens.encoders import Encoder, load_encoder
 from fliplens.encoding import encode_texts
-from fliplens.files import read_lines
+from fliplens.encoding_shards import Shard, encode_shard, merge_shards
+from fliplens.errors import InputError, InterruptedRunError
+from fliplens.long_texts import open_texts
+from fliplens.sources import Source
 
 __all__ = ["run"]
 
 
 def run(args: argparse.Namespace) -> int:
-    """Encode a text file."""
-    texts = read_lines(args.texts)
-    encoder = load_encoder(args.encoder, device=args.device, batch_size=args.batch_size, precision=args.precision)
-    done = encode_texts(
-        texts,
-        encoder,
-        args.output,
-        name=Path(args.texts).name,
-        dtype=args.dtype,
-        overwrite=args.overwrite,
-        show_progress=not args.quiet,
-    )
-    if args.json and done.manifest is not None:
-        print_json(done.manifest.to_json())
+    """Encode texts, all of them or one shard; or put shards together."""
+    if args.merge is not None:
+        return _merge(args)
+    if args.texts is None or args.encoder is None:
+        raise InputError("expected TEXTS and --encoder, or --merge FOLDER..., found neither: name both")
+    if args.engine != "local":
+        return _elsewhere(args)
+    if args.actors is not None:
+        raise InputError("expected --actors with --engine ray, found it without")
+    shard = None if args.shard is None else Shard.parse(args.shard)
+    with StopOnSignal() as stop:
+        try:
+            texts = open_texts(args.texts, show_progress=not args.quiet)
+            encoder = load_encoder(
+                args.encoder, device=args.device, batch_size=args.batch_size, precision=args.precision
+            )
+            return _encode(args, texts, encoder, shard, stop)
+        except InterruptedRunError as error:
+            error.exit_status = stop.exit_status
+            raise
+
+
+def _encode(
+    args: argparse.Namespace, texts: Sequence[str], encoder: Encoder, shard: Shard | None, stop: StopOnSignal
+) -> int:
+    options: dict[str, Any] = {
+        "name": Source.parse(args.texts).path.name,
+        "dtype": args.dtype,
+        "overwrite": args.overwrite,
+        "show_progress": not args.quiet,
+        "stop": stop,
+    }
+    if shard is None:
+        made = encode_texts(texts, encoder, args.output, **options)
+        return _tell(args, made.manifest, f"{len(made)} vectors of {made.dim} dimensions ({encoder.spec})")
+    done = encode_shard(texts, encoder, args.output, shard, **options)
+    if not done.waiting:
+        state = f"all {len(texts)} rows are there"
     else:
-        print_text(f"{len(done)} vectors of {done.dim} dimensions ({encoder.spec}) in {args.output}")
+        state = f"shard{'s' if done.waiting[1:] else ''} {', '.join(done.waiting[:5])} still to come"
+        state += f" and {len(done.waiting) - 5} more" if done.waiting[5:] else ""
+    what = f"rows {done.rows.start} to {done.rows.stop} (shard {shard}, {encoder.spec}; {state})"
+    return _tell(args, done.manifest, what)
+
+
+def _merge(args: argparse.Namespace) -> int:
+    found = [name for name in ("texts", "encoder", "shard", "actors") if getattr(args, name) is not None]
+    if found or args.engine != "local":
+        raise InputError(f"expected nothing but folders and --output with --merge, found {(*found, 'engine')[0]} too")
+    made = merge_shards(args.merge, args.output, overwrite=args.overwrite, show_progress=not args.quiet)
+    return _tell(args, made.manifest, f"{len(made)} vectors of {made.dim} dimensions")
+
+
+def _tell(args: argparse.Namespace, manifest: Manifest | None, what: str) -> int:
+    if args.json and manifest is not None:
+        print_json(manifest.to_json())
+    else:
+        print_text(f"{what} in {args.output}")
     return 0
+
+
+def _elsewhere(args: argparse.Namespace) -> int:
+    raise NotImplementedError

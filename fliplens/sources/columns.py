@@ -1,0 +1,161 @@
+"""Columns of Arrow tables, whatever file they come from: vectors as arrays without a copy, and texts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fliplens.errors import InputError, MissingExtraError
+from fliplens.sources.specs import Source
+
+__all__ = ["arrow_library", "text_column", "texts_of", "vector_column", "vector_type", "vectors_of"]
+
+
+def arrow_library(module: str = "pyarrow") -> Any:
+    """Import pyarrow, or a module of it.
+
+    Raises:
+        MissingExtraError: it is not installed.
+    """
+    import importlib
+
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise MissingExtraError("reading Parquet and Arrow", "parquet") from error
+
+
+def vector_column(schema: Any, source: Source, file: Path) -> str:
+    """Return the name of the column of vectors: the one that `column` names, else the only one there is.
+
+    Raises:
+        InputError: none of that name or type, or several to choose from.
+    """
+    return _column(
+        schema, source, file, "vectors (lists of floating-point numbers)", lambda t: vector_type(t) is not None
+    )
+
+
+def text_column(schema: Any, source: Source, file: Path) -> str:
+    """Return the name of the column of texts, in the same way."""
+    types = arrow_library().types
+
+    def is_text(kind: Any) -> bool:
+        inner = kind.value_type if types.is_dictionary(kind) else kind
+        return bool(types.is_string(inner) or types.is_large_string(inner) or types.is_string_view(inner))
+
+    return _column(schema, source, file, "text", is_text)
+
+
+def _column(schema: Any, source: Source, file: Path, what: str, fits: Any) -> str:
+    good = [field.name for field in schema if fits(field.type)]
+    name = source.options.get("column")
+    if name is None:
+        if len(good) != 1:
+            shown = f"{len(good)} ({', '.join(good[:5])})" if good else f"columns {', '.join(schema.names[:8])}"
+            raise InputError(f"expected one column of {what} in {file}, found {shown}: name one with #column=NAME")
+        return str(good[0])
+    if schema.names.count(name) != 1:
+        raise InputError(
+            f"expected one column {name!r} in {file}, found {', '.join(schema.names[:8])}: name one of these"
+        )
+    if name not in good:
+        raise InputError(f"expected {what} in column {name} of {file}, found {schema.field(name).type}")
+    return name
+
+
+def vector_type(kind: Any) -> tuple[int | None, str] | None:
+    """Return d (None where the type does not tell) and the number type of a column of vectors; None of any other.
+
+    Tensors of one dimension count: an extension type that is registered by its storage, as any other one reads.
+    """
+    pa = arrow_library()
+    types = pa.types
+    if isinstance(kind, pa.BaseExtensionType):
+        kind = kind.storage_type
+    lists = types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind)
+    if not lists or not types.is_floating(kind.value_type):
+        return None
+    dtype = {16: "float16", 32: "float32", 64: "float64"}[kind.value_type.bit_width]
+    return (kind.list_size if types.is_fixed_size_list(kind) else None), dtype
+
+
+def vectors_of(column: Any, dim: int | None, *, name: str, file: Path, first: int) -> NDArray[Any]:
+    """Return a piece of a column as a matrix (k, d), without a copy.
+
+    Args:
+        column: an array of lists.
+        dim: d; None takes the length of the first list.
+        name: of the column, for messages.
+        file: for messages.
+        first: number of its first row in the file, for messages.
+
+    Raises:
+        InputError: a row is null, holds a null, or is longer or shorter than the others; the message names it.
+    """
+    pa = arrow_library()
+    if isinstance(column, pa.ExtensionArray):
+        column = column.storage
+    try:
+        column.validate()
+    except pa.ArrowInvalid as error:
+        raise InputError(f"expected whole columns in {file}, found a damaged one ({name}): write it again") from error
+    if column.null_count:
+        row = first + int(np.flatnonzero(column.is_null().to_numpy(zero_copy_only=False))[0])
+        raise InputError(
+            f"expected a vector in each row of column {name} of {file}, found null in row {row} (from 0)"
+        )
+    if pa.types.is_fixed_size_list(column.type):
+        found = column.type.list_size
+        if dim is not None and found != dim:
+            raise _ragged(name, file, first, dim, found)
+        dim = found
+    else:
+        # The offsets, which are mapped: lengths as Arrow counts them would be a copy with a header of its own.
+        width = np.int64 if pa.types.is_large_list(column.type) else np.int32
+        offsets = np.frombuffer(column.buffers()[1], dtype=width)[column.offset : column.offset + len(column) + 1]
+        dim = int(offsets[1] - offsets[0]) if dim is None and len(column) else (dim or 0)
+        wrong = np.flatnonzero(np.diff(offsets) != dim)
+        if len(wrong):
+            row = int(wrong[0])
+            raise _ragged(name, file, first + row, dim, int(offsets[row + 1] - offsets[row]))
+    values = column.flatten()
+    if values.null_count:
+        row = first + int(np.flatnonzero(values.is_null().to_numpy(zero_copy_only=False))[0]) // max(dim, 1)
+        raise InputError(f"expected numbers in column {name} of {file}, found a null inside row {row} (from 0)")
+    array: NDArray[Any] = values.to_numpy(zero_copy_only=True)
+    return array.reshape(len(column), dim)
+
+
+def _ragged(name: str, file: Path, row: int, dim: int, found: int) -> InputError:
+    return InputError(
+        f"expected {dim} numbers in every row of column {name} of {file}, found {found} in row {row} (from 0)"
+    )
+
+
+def texts_of(chunks: Iterable[Any], *, name: str, file: Path) -> list[str]:
+    """Return the texts of a column's pieces.
+
+    Raises:
+        InputError: a row is null, or not UTF-8; no row at all.
+    """
+    texts: list[str] = []
+    for chunk in chunks:
+        if chunk.null_count:
+            row = len(texts) + int(np.flatnonzero(chunk.is_null().to_numpy(zero_copy_only=False))[0])
+            raise InputError(
+                f"expected a text in every row of column {name} of {file}, found null in row {row} (from 0)"
+            )
+        try:
+            texts.extend(chunk.to_pylist())
+        except UnicodeDecodeError as error:
+            raise InputError(
+                f"expected UTF-8 in column {name} of {file}, found other bytes from row {len(texts)} on"
+            ) from error
+    if not texts:
+        raise InputError(f"expected texts in column {name} of {file}, found no row")
+    return texts
