@@ -12,6 +12,7 @@ from abc import ABC, abstractmethod
 from array import array
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from itertools import accumulate, islice
 from pathlib import Path
 from typing import IO, Any, overload
@@ -111,7 +112,7 @@ class TextFile(LongTexts):
     """
 
     def __init__(self, path: str | Path, *, show_progress: bool = False) -> None:
-        self.path = Path(path)
+        self.path = Path(path).absolute()  # it may travel to a process that works elsewhere
         with reading_text(self.path):
             super().__init__([self.path], str(path))
         self._packed = self.path.suffix == ".gz"
@@ -137,7 +138,7 @@ class TextFile(LongTexts):
                 self._places.append(place)
                 whole = b"".join(lines)
                 decoded(whole, self.path, first_line=self._count + 1)
-                pieces = []
+                pieces: list[bytes] = []
                 for line in map(_bare, lines):
                     pieces += (len(line).to_bytes(8, "little"), line)
                 digest.update(b"".join(pieces))
@@ -155,7 +156,7 @@ class TextFile(LongTexts):
             for line in islice(stream, row - number * STEP, None):
                 yield _bare(line).decode("utf-8")
 
-    def _stream(self) -> IO[bytes]:
+    def _stream(self) -> IO[bytes] | gzip.GzipFile:
         if self._packed:
             return gzip.open(self.path, "rb")
         return self.path.open("rb", buffering=1 << 18)
@@ -174,7 +175,8 @@ class TextColumn(LongTexts):
     """
 
     def __init__(self, source: Source, *, show_progress: bool = False) -> None:
-        self._files = column_files(source, of="text")
+        here = replace(source, place=str(source.path.absolute()))
+        self._files = column_files(here, of="text")
         super().__init__([file.path for file in self._files], str(source))
         self._starts = [0, *accumulate(file.rows for file in self._files)]
         if not len(self):

@@ -25,7 +25,7 @@ from fliplens.embeddings import Manifest, open_embeddings
 from fliplens.encoding import encode_texts
 from fliplens.encoding_shards import Shard, ShardDone, encode_shard, merge_shards
 from fliplens.errors import FliplensError, FliplensWarning, InputError, InterruptedRunError
-from fliplens.files import write_lines
+from fliplens.files import write_json, write_lines
 from fliplens.long_texts import open_texts
 
 TEXTS = toy_texts(47)
@@ -452,16 +452,14 @@ def test_a_folder_of_more_parts_than_files_may_be_open(tmp_path: Path) -> None:
 
 
 def test_manifests_of_many_parts_take_little_of_the_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import fliplens.encoding
-
-    write_json, written = fliplens.encoding.write_json, []
+    written: list[int] = []
 
     def slow(path: Path, value: Any) -> None:
         written.append(len(value["rows"]))
         time.sleep(0.02)
         write_json(path, value)
 
-    monkeypatch.setattr(fliplens.encoding, "write_json", slow)
+    monkeypatch.setattr("fliplens.encoding.write_json", slow)
     with pytest.raises(FliplensError):
         encode_texts([*["a"] * 300, "the one"], Fails("the one", OSError("gone")), tmp_path / "f", rows_per_part=1)
     # Each takes 0.02 s, so that 0.4 s lie between two; the last part is counted all the same.

@@ -85,9 +85,10 @@ def test_a_file_that_changes_while_it_is_read_is_refused(tmp_path: Path) -> None
     texts = opened(path)
     assert texts[:2] == ["one", "two"]
     path.write_text("one\ntwo\nTHREE and more\n")
-    for read in (lambda: texts[2:], lambda: list(texts)):
-        with pytest.raises(InputError, match="found it changed"):
-            read()
+    with pytest.raises(InputError, match="found it changed"):
+        texts[2:]
+    with pytest.raises(InputError, match="found it changed"):
+        list(texts)
     path.unlink()
     with pytest.raises(InputError, match="found none"):
         texts[0]

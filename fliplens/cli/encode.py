@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from fliplens.cli.output import print_json, print_text
 from fliplens.cli.signals import StopOnSignal
 from fliplens.embeddings import Manifest
-from fliplens.encoders import Encoder, load_encoder
+from fliplens.encoders import Encoder, canonical_spec, load_encoder
 from fliplens.encoding import encode_texts
 from fliplens.encoding_shards import Shard, encode_shard, merge_shards
 from fliplens.errors import InputError, InterruptedRunError
@@ -82,4 +83,27 @@ def _tell(args: argparse.Namespace, manifest: Manifest | None, what: str) -> int
 
 
 def _elsewhere(args: argparse.Namespace) -> int:
-    raise NotImplementedError
+    from fliplens.engines.encoding import encode_on
+    from fliplens.engines.ray_data import RayEngine
+
+    if args.shard is not None:
+        raise InputError("expected no --shard with --engine ray, found one: Ray divides the rows itself")
+    spec = canonical_spec(args.encoder)
+    load = partial(load_encoder, spec, device=args.device, batch_size=args.batch_size, precision=args.precision)
+    with RayEngine(actors=args.actors, device=args.device, cores=args.threads) as engine:
+        done = encode_on(
+            engine,
+            open_texts(args.texts, show_progress=not args.quiet),
+            load,
+            args.output,
+            spec=spec,
+            name=Source.parse(args.texts).path.name,
+            dtype=args.dtype,
+            overwrite=args.overwrite,
+            show_progress=not args.quiet,
+        )
+    if args.json:
+        print_json(done.record)
+    else:
+        print_text(f"{done.rows} vectors of {done.record['dim']} dimensions ({spec}) in {args.output}")
+    return 0
