@@ -52,6 +52,7 @@ def benchmarks() -> dict[str, Benchmark]:
         "common_voice",
         "decoding",
         "encoding",
+        "encoding_length",
         "installed_documentation",
         "languages",
         "objective_cuda",

@@ -18,6 +18,7 @@ from fliplens.encoders import Encoder, SpeechEncoder
 from fliplens.encoding import Inputs, Part, encode_rows
 from fliplens.errors import InputError
 from fliplens.files import sha256_of_lines
+from fliplens.long_texts import hash_of_texts
 from fliplens.progress import Progress
 
 if TYPE_CHECKING:
@@ -45,7 +46,8 @@ def encode_audio(
     """Encode recordings to `out`, going on from whatever an interrupted run of the same job left there.
 
     Args:
-        paths: files of audio, one row each; memory holds these names, and no more of the files than a batch needs.
+        paths: files of audio, one row each, perhaps those of `fliplens.long_texts.open_texts`; memory holds no
+            more of the files than a batch needs.
         encoder: a speech encoder.
         out: see `encode_texts`.
         folder: where paths that are relative start; not part of the job, so that data may be moved as a whole.
@@ -84,8 +86,8 @@ def encode_audio(
         def on_bad(row: int, error: InputError) -> None:
             if not skip_bad:
                 raise InputError(
-                    f"line {start + row + 1} of {name}: {error}; once that is mended the same call goes on behind "
-                    f"the {start} rows that are done, or pass --skip-bad (skip_bad=True) for a row of NaN"
+                    f"line {start + row + 1} of {name}: {error}; mend it, or pass --skip-bad (skip_bad=True) "
+                    "for a row of NaN"
                 ) from error
             bad[row] = str(error)
             bar.update()
@@ -100,7 +102,7 @@ def encode_audio(
         rows=len(paths),
         name=name,
         unit="recordings",
-        identity={"modality": "speech", "sha256": sha256_of_lines(paths)},
+        identity={"modality": "speech", "sha256": hash_of_texts(paths)},
         encode=encode,
         state=lambda start, end: sha256_of_lines(map(_state, files(start, end))),
         listed=lambda row: paths[row],

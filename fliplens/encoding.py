@@ -1,12 +1,18 @@
-"""Encoding to disk: in shards, each whole or absent, so that a killed job goes on where it stopped."""
+"""Encoding to disk: in parts, each whole or absent, so that a killed job goes on where it stopped.
+
+One loop, `write_parts`, encodes whatever `Inputs` stands for. Recordings are in `fliplens.audio_encoding`; how
+several machines share one job, in `fliplens.encoding_shards`.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import shutil
+import time
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -31,21 +37,38 @@ from fliplens.files import (
     check_free,
     is_empty,
     read_lines,
+    remove_leftovers,
     sha256_of_file,
-    sha256_of_lines,
     write_json,
     write_lines,
 )
+from fliplens.long_texts import hash_of_texts
 from fliplens.progress import Progress
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["Inputs", "Part", "bad_list", "encode_rows", "encode_texts"]
+__all__ = [
+    "ROWS_PER_PART",
+    "SHARDS",
+    "Inputs",
+    "Part",
+    "bad_list",
+    "encode_rows",
+    "encode_texts",
+    "intact",
+    "job_of",
+    "join_parts",
+    "same_job",
+    "text_inputs",
+    "write_parts",
+]
 
 ROWS_PER_PART = 4096
 BAD_LIST = "bad.jsonl"
 SHARDS = FolderKind("manifest.json", r"manifest\.json|part-\d+\.npy|bad\.jsonl|\..+\.tmp")
+MANIFEST_SHARE = 0.05
+"""Of the time, at most, goes into writing manifests and lists of bad rows: of a job of many parts they grow long."""
 GROWING = ("files", "bad")
 """What the manifest says of the source only as parts are done: a job that goes on does not know it yet."""
 
@@ -96,13 +119,13 @@ def encode_texts(
     """Encode texts to `out`, going on from whatever an interrupted run of the same job left there.
 
     Args:
-        texts: one row each.
+        texts: one row each; those of `fliplens.long_texts.open_texts` are read as they are encoded.
         encoder: what makes the vectors.
         out: a folder of shards with a manifest; or an `.npy` file, whose manifest lies beside it and whose
             shards lie in `<out>.parts` until the last row is done.
         name: what the manifest calls the texts.
         dtype: float16, float32 or float64, on disk.
-        rows_per_part: rows a shard; what a kill can lose.
+        rows_per_part: rows a shard. A kill can lose one, and those of the last twentieth of the time if that is more.
         overwrite: replace what another job left at `out`.
         show_progress: a bar on stderr.
         stop: asked before every shard; once it is true the work ends, and the same call goes on with it.
@@ -111,25 +134,18 @@ def encode_texts(
         The finished embeddings, memory-mapped.
 
     Raises:
-        InputError: no texts, or `out` holds something else, or rows of this job in another precision.
-        FliplensError: the encoder gave a wrong number of vectors, or some that are not finite.
+        InputError: no texts, or `out` holds something else, or rows of this job in another precision; or the encoder
+            refuses a text.
+        FliplensError: the encoder failed, or gave a wrong number of vectors, or some that are not finite. The
+            message says which row the same call goes on at; all rows before it are kept.
         InterruptedRunError: `stop` was true.
 
     Warns:
         FliplensWarning: the model read only the start of some texts; once, when the job is done. Or the job was
             done before, in another precision than the encoder has now.
     """
-    if not texts:
-        raise InputError(f"expected texts to encode in {name}, found none")
-    inputs = Inputs(
-        rows=len(texts),
-        name=name,
-        unit="texts",
-        identity={"sha256": sha256_of_lines(texts)},
-        encode=lambda start, stop, bar: _encode(encoder, texts[start:stop], bar),
-    )
     return encode_rows(
-        inputs,
+        text_inputs(texts, encoder, name=name),
         encoder,
         out,
         dtype=dtype,
@@ -138,6 +154,23 @@ def encode_texts(
         show_progress=show_progress,
         stop=stop,
         stacklevel=3,
+    )
+
+
+def text_inputs(texts: Sequence[str], encoder: Encoder, *, name: str) -> Inputs:
+    """Return texts as what a job encodes.
+
+    Raises:
+        InputError: there are none.
+    """
+    if not texts:
+        raise InputError(f"expected texts to encode in {name}, found none")
+    return Inputs(
+        rows=len(texts),
+        name=name,
+        unit="texts",
+        identity={"sha256": hash_of_texts(texts)},
+        encode=lambda start, stop, bar: _encode(encoder, texts[start:stop], bar),
     )
 
 
@@ -169,9 +202,37 @@ def encode_rows(
         stacklevel: of warnings, as in `warnings.warn`.
     """
     out = Path(out)
+    job = job_of(inputs, encoder, dtype=dtype, rows_per_part=rows_per_part)
+    single = out.suffix == ".npy"
+    if _finished(out, job, inputs, single=single, overwrite=overwrite, stacklevel=stacklevel + 1):
+        return open_embeddings(out)
+    folder = out.with_name(out.name + ".parts") if single else out
+    # Finished shards of a single file are a job that was killed at its last step; a finished folder is an output.
+    done = _resume(folder, job, inputs, overwrite=overwrite, again=overwrite and not single)
+    already = sum(done.rows)
+    done, cut = write_parts(
+        inputs,
+        encoder,
+        folder / "manifest.json",
+        done,
+        rows=range(inputs.rows),
+        show_progress=show_progress,
+        stop=stop,
+    )
+    if single:
+        parts = [folder / part_name(number) for number in range(len(done.rows))]
+        join_parts(parts, out, done, bad=_kept_bad(folder, inputs.rows))
+        shutil.rmtree(folder, ignore_errors=True)
+    if cut and isinstance(encoder, BatchEncoder):
+        warnings.warn(over_long(encoder, cut, inputs.rows - already), FliplensWarning, stacklevel=stacklevel)
+    return open_embeddings(out)
+
+
+def job_of(inputs: Inputs, encoder: Encoder, *, dtype: str, rows_per_part: int) -> Manifest:
+    """Return the manifest of a job of which nothing is done; see `encode_texts` for arguments and errors."""
     if dtype not in FLOAT_TYPES:
         raise InputError(f"expected dtype {', '.join(FLOAT_TYPES)}, found {dtype!r}")
-    job = Manifest(
+    return Manifest(
         encoder=encoder.spec,
         revision=encoder.revision,
         dim=encoder.dim,
@@ -181,57 +242,119 @@ def encode_rows(
         source={"name": inputs.name, "rows": inputs.rows, **inputs.identity, "rows_per_part": rows_per_part},
         complete=False,
     )
-    single = out.suffix == ".npy"
-    if _finished(out, job, inputs, single=single, overwrite=overwrite, stacklevel=stacklevel + 1):
-        return open_embeddings(out)
-    folder = out.with_name(out.name + ".parts") if single else out
-    # Finished shards of a single file are a job that was killed at its last step; a finished folder is an output.
-    done = _resume(folder, job, inputs, overwrite=overwrite, again=overwrite and not single)
-    already, cut = sum(done.rows), 0
-    bad = _kept_bad(folder, already)
-    with Progress("encode", total=inputs.rows, unit=inputs.unit, show=show_progress, done=already) as bar:
-        while sum(done.rows) < inputs.rows:
-            start = sum(done.rows)
-            if stop is not None and stop():
-                raise InterruptedRunError(
-                    f"interrupted; {start} of {inputs.rows} rows are kept in {folder}: run the same command again to "
-                    "go on"
+
+
+def write_parts(
+    inputs: Inputs,
+    encoder: Encoder,
+    manifest: Path,
+    done: Manifest,
+    *,
+    rows: range,
+    show_progress: bool,
+    stop: Callable[[], bool] | None,
+) -> tuple[Manifest, int]:
+    """Encode rows from where `done` ends, part by part, each whole or absent, with a manifest of what is done.
+
+    Args:
+        inputs: all rows of the job.
+        encoder: what makes the vectors.
+        manifest: where the manifest lies, beside the parts.
+        done: what it says, of parts that are there.
+        rows: those to encode, from the start of a part to the end of one.
+        show_progress: a bar on stderr.
+        stop: asked before every part.
+
+    Returns:
+        The manifest, complete, and how many inputs the model read only the start of.
+
+    Raises:
+        InputError: see `encode_texts`.
+        FliplensError: see there.
+        InterruptedRunError: see there.
+    """
+    folder, step = manifest.parent, done.source["rows_per_part"]
+    cut, kept, cost, written = 0, len(done.rows), 0.0, time.monotonic()
+    bad = _kept_bad(folder, rows.start + sum(done.rows))
+
+    def keep(known: Manifest) -> None:
+        # The list comes first: what it says of rows that the manifest does not count is left out by who goes on.
+        _list_bad(folder / BAD_LIST, bad)
+        write_json(manifest, known.to_json())
+
+    with Progress("encode", total=len(rows), unit=inputs.unit, show=show_progress, done=sum(done.rows)) as bar:
+        try:
+            while (start := rows.start + sum(done.rows)) < rows.stop:
+                if stop is not None and stop():
+                    raise InterruptedRunError(
+                        f"interrupted; {start - rows.start} of {len(rows)} rows are kept in {folder}: run the same "
+                        "command again to go on"
+                    )
+                end = min(start + step, rows.stop)
+                # Before they are read: files that change meanwhile are then found to have changed.
+                state = None if inputs.state is None else inputs.state(start, end)
+                with _told_where_to_go_on(start, inputs.name, folder):
+                    vectors, cut_here, bad_here = inputs.encode(start, end, bar)
+                    _check(vectors, end - start, start, encoder, inputs, bad_here)
+                cut += cut_here
+                part = folder / part_name(start // step)
+                with atomic_file(part) as stream:
+                    write_npy(stream, vectors.shape, iter([vectors]), done.dtype)
+                source = dict(done.source)
+                if bad_here:
+                    bad += [
+                        json.dumps({"row": start + row, "input": inputs.listed(start + row), "error": why})
+                        for row, why in sorted(bad_here.items())
+                    ]
+                    source["bad"] = len(bad)
+                if state is not None:
+                    source["files"] = [*source.get("files", []), state]
+                done = dataclasses.replace(
+                    done,
+                    rows=[*done.rows, end - start],
+                    sha256=[*done.sha256, sha256_of_file(part)],
+                    source=source,
                 )
-            rows = min(rows_per_part, inputs.rows - start)
-            # Before they are read: files that change meanwhile are then found to have changed.
-            state = None if inputs.state is None else inputs.state(start, start + rows)
-            vectors, cut_here, bad_here = inputs.encode(start, start + rows, bar)
-            cut += cut_here
-            _check(vectors, rows, start, encoder, inputs, bad_here)
-            part = folder / part_name(len(done.rows))
-            with atomic_file(part) as stream:
-                write_npy(stream, vectors.shape, iter([vectors]), dtype)
-            done = dataclasses.replace(done, rows=[*done.rows, rows], sha256=[*done.sha256, sha256_of_file(part)])
-            source = dict(done.source)
-            if bad_here:
-                bad += [
-                    json.dumps({"row": start + row, "input": inputs.listed(start + row), "error": why})
-                    for row, why in sorted(bad_here.items())
-                ]
-                write_lines(folder / BAD_LIST, bad)
-                source["bad"] = len(bad)
-            if state is not None:
-                source["files"] = [*source.get("files", []), state]
-            done = dataclasses.replace(done, source=source)
-            write_json(folder / "manifest.json", done.to_json())
+                if time.monotonic() - written >= cost / MANIFEST_SHARE:
+                    began = time.monotonic()
+                    keep(done)
+                    kept, written = len(done.rows), time.monotonic()
+                    cost = written - began
+        except BaseException:
+            # What is whole counts; where not even the manifest can be written, why the work ended is worth more.
+            if kept < len(done.rows):
+                with contextlib.suppress(OSError):
+                    keep(done)
+            raise
     done = dataclasses.replace(done, complete=True)
-    write_json(folder / "manifest.json", done.to_json())
-    if single:
-        _join(folder, out, done)
-    if cut and isinstance(encoder, BatchEncoder):
-        warnings.warn(over_long(encoder, cut, inputs.rows - already), FliplensWarning, stacklevel=stacklevel)
-    return open_embeddings(out)
+    keep(done)
+    return done, cut
 
 
 def bad_list(out: str | Path) -> Path:
     """Return where the rows of `out` are listed whose input could not be read; no such file where there are none."""
     out = Path(out)
     return out.with_suffix(f".{BAD_LIST}") if out.suffix == ".npy" else out / BAD_LIST
+
+
+@contextlib.contextmanager
+def _told_where_to_go_on(start: int, name: str, folder: Path) -> Iterator[None]:
+    """Make what an encoder fails with one line that says where the same command goes on."""
+    tail = f"; the rows before are kept in {folder}, the same command goes on at row {start} of {name} (from 0)"
+    try:
+        yield
+    except InterruptedRunError:
+        raise
+    except FliplensError as error:
+        kind = InputError if isinstance(error, InputError) else FliplensError
+        raise kind(f"{error}{tail}") from error
+    except Exception as error:
+        # Whatever a model or its server fails with: the job is as whole as before, and can be gone on with.
+        reason = " ".join(str(error).split())[:300]
+        raise FliplensError(
+            f"expected vectors of the {'next ' if start else 'first '}rows, found {type(error).__name__}"
+            f"{': ' if reason else ''}{reason}{tail}"
+        ) from error
 
 
 def _check(
@@ -257,6 +380,14 @@ def _kept_bad(folder: Path, rows: int) -> list[str]:
     return [line for line in lines if json.loads(line)["row"] < rows]
 
 
+def _list_bad(path: Path, lines: Sequence[str]) -> None:
+    """Write the list of bad rows, which is no file where there are none."""
+    if lines:
+        write_lines(path, lines)
+    else:
+        path.unlink(missing_ok=True)
+
+
 def _encode(encoder: Encoder, texts: Sequence[str], bar: Progress) -> Part:
     """Return the vectors of some texts and how many were cut, moving the bar with every batch where that can be."""
     if not isinstance(encoder, BatchEncoder):
@@ -271,22 +402,23 @@ def _encode(encoder: Encoder, texts: Sequence[str], bar: Progress) -> Part:
     return Part(vectors, cut)
 
 
-def _same_job(found: Manifest, job: Manifest) -> bool:
+def same_job(found: Manifest, job: Manifest) -> bool:
+    """Tell whether rows of both are vectors of the same inputs by the same encoder."""
     names = ("encoder", "revision", "dim", "dtype", "normalised")
     if any(getattr(found, name) != getattr(job, name) for name in names):
         return False
     return {name: value for name, value in found.source.items() if name not in GROWING} == job.source
 
 
-def _unchanged(found: Manifest, inputs: Inputs) -> int:
-    """Return how many parts come first whose files are as they were when they were encoded."""
+def _unchanged(found: Manifest, inputs: Inputs, *, first: int = 0) -> int:
+    """Return how many parts, from number `first`, come first whose files are as they were when they were encoded."""
     if inputs.state is None:
         return len(found.rows)
     states = found.source.get("files", [])
     step = found.source["rows_per_part"]
-    for number in range(len(states)):
-        if inputs.state(number * step, min((number + 1) * step, inputs.rows)) != states[number]:
-            return number
+    for number, state in enumerate(states, first):
+        if inputs.state(number * step, min((number + 1) * step, inputs.rows)) != state:
+            return number - first
     return len(states)
 
 
@@ -305,7 +437,7 @@ def _finished(out: Path, job: Manifest, inputs: Inputs, *, single: bool, overwri
     manifest = manifest_path(out)
     if manifest.is_file():
         found = Manifest.load(manifest)
-        if _same_job(found, job):
+        if same_job(found, job):
             if found.complete and not _same_precision(found, job):
                 warnings.warn(
                     f"{out} was encoded before, in {found.precision}, and is left as it is: for vectors in "
@@ -330,28 +462,14 @@ def _resume(folder: Path, job: Manifest, inputs: Inputs, *, overwrite: bool, aga
     path = folder / "manifest.json"
     if path.is_file():
         found = Manifest.load(path)
-        if _same_job(found, job) and not _same_precision(found, job) and not overwrite:
+        if same_job(found, job) and not _same_precision(found, job) and not overwrite:
             raise InputError(
                 f"expected to go on in {found.precision}, as the {sum(found.rows)} rows in {folder} were encoded, "
                 f"found {job.precision}: pass --precision {found.precision}, or --overwrite to start again"
             )
-        if _same_job(found, job) and _same_precision(found, job) and not (again and found.complete):
-            # A shard is renamed into place before the manifest counts it, so counted shards are whole; check
-            # all the same, as a disk may have failed since.
-            intact = 0
-            for number, digest in enumerate(found.sha256[: _unchanged(found, inputs)]):
-                part = folder / part_name(number)
-                if not part.is_file() or sha256_of_file(part) != digest:
-                    break
-                intact += 1
-            source = dict(job.source)
-            if "files" in found.source:
-                source["files"] = found.source["files"][:intact]
-            if bad := len(_kept_bad(folder, sum(found.rows[:intact]))):
-                source["bad"] = bad
-            return dataclasses.replace(
-                found, rows=found.rows[:intact], sha256=found.sha256[:intact], source=source, complete=False
-            )
+        if same_job(found, job) and _same_precision(found, job) and not (again and found.complete):
+            remove_leftovers(folder)
+            return intact(folder, found, inputs)
     check_free(folder, kind=SHARDS, overwrite=overwrite)
     if folder.exists():
         shutil.rmtree(folder)
@@ -360,19 +478,45 @@ def _resume(folder: Path, job: Manifest, inputs: Inputs, *, overwrite: bool, aga
     return job
 
 
-def _join(folder: Path, out: Path, manifest: Manifest) -> None:
-    """Make one `.npy` of the shards, its manifest beside it, and delete the shards."""
-    shards = open_embeddings(folder)
+def intact(folder: Path, found: Manifest, inputs: Inputs, *, first: int = 0) -> Manifest:
+    """Return the manifest of a job up to its first part that is damaged or gone, or whose input has changed.
+
+    A part is renamed into place before the manifest counts it, so counted parts are whole; but a disk may have
+    failed since.
+
+    Args:
+        folder: where the parts lie.
+        found: what was done.
+        inputs: of the job.
+        first: number of its first part.
+    """
+    good = 0
+    for number, digest in enumerate(found.sha256[: _unchanged(found, inputs, first=first)], first):
+        part = folder / part_name(number)
+        if not part.is_file() or sha256_of_file(part) != digest:
+            break
+        good += 1
+    rows = found.rows[:good]
+    source = {name: value for name, value in found.source.items() if name not in GROWING}
+    if "files" in found.source:
+        source["files"] = found.source["files"][:good]
+    if bad := len(_kept_bad(folder, first * found.source["rows_per_part"] + sum(rows))):
+        source["bad"] = bad
+    return dataclasses.replace(found, rows=rows, sha256=found.sha256[:good], source=source, complete=False)
+
+
+def join_parts(parts: Sequence[Path], out: Path, manifest: Manifest, *, bad: Sequence[str] = ()) -> None:
+    """Make one `.npy` of parts, its manifest and the list of `bad` rows beside it."""
+    rows = sum(manifest.rows)
+    # One part after the other: all of them at once may be more files than a process may have open.
+    blocks = (block for part in parts for _, block in open_embeddings(part).blocks())
+    remove_leftovers(out.absolute().parent, lambda name: name == out.name)
     with atomic_file(out) as stream:
-        write_npy(stream, shards.shape, (rows for _, rows in shards.blocks()), manifest.dtype)
+        write_npy(stream, (rows, manifest.dim), blocks, manifest.dtype)
         stream.flush()
         # The manifest comes first: a kill before the file has its name leaves a job that the shards finish.
-        whole = dataclasses.replace(manifest, rows=[len(shards)], sha256=[sha256_of_file(stream.name)])
+        whole = dataclasses.replace(manifest, rows=[rows], sha256=[sha256_of_file(stream.name)])
         # An old file under that name goes before the new manifest comes: the two must never be taken for a pair.
         out.unlink(missing_ok=True)
-        if (folder / BAD_LIST).is_file() and manifest.source.get("bad"):
-            write_lines(bad_list(out), read_lines(folder / BAD_LIST))
-        else:
-            bad_list(out).unlink(missing_ok=True)
+        _list_bad(bad_list(out), bad)
         write_json(manifest_path(out), whole.to_json())
-    shutil.rmtree(folder, ignore_errors=True)

@@ -15,7 +15,7 @@ import re
 import secrets
 import shutil
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -27,10 +27,13 @@ __all__ = [
     "atomic_file",
     "atomic_folder",
     "check_free",
+    "decoded",
     "is_empty",
     "link_or_copy",
     "read_json",
     "read_lines",
+    "reading_text",
+    "remove_leftovers",
     "sha256_of_file",
     "sha256_of_lines",
     "write_json",
@@ -152,6 +155,13 @@ def is_empty(folder: Path) -> bool:
     return not folder.is_dir() or all(_TEMPORARY.fullmatch(entry.name) for entry in folder.iterdir())
 
 
+def remove_leftovers(folder: Path, ours: Callable[[str], bool] = bool) -> None:
+    """Delete what killed writes left in a folder, of files whose names are `ours`; nobody may be writing these."""
+    for entry in folder.glob(".*.tmp"):
+        if (found := _TEMPORARY.fullmatch(entry.name)) and ours(found[1]) and not entry.is_dir():
+            entry.unlink(missing_ok=True)
+
+
 def read_json(path: str | Path) -> Any:
     """Read one JSON document.
 
@@ -183,10 +193,24 @@ def read_lines(path: str | Path) -> list[str]:
         InputError: the file is missing, unreadable, empty or not UTF-8, or a `.gz` that is cut off or none.
     """
     path = Path(path)
-    try:
+    with reading_text(path):
         raw = path.read_bytes()
         if path.suffix == ".gz":
             raw = gzip.decompress(raw)
+    text = decoded(raw, path).removeprefix("\ufeff")
+    if not text:
+        raise InputError(f"expected one sentence a line in {path}, found an empty file")
+    lines = text.split("\n")
+    if lines[-1] == "":
+        lines.pop()
+    return [line.removesuffix("\r") for line in lines]
+
+
+@contextlib.contextmanager
+def reading_text(path: Path) -> Iterator[None]:
+    """Turn what goes wrong while a text file is read, or unpacked, into an InputError."""
+    try:
+        yield
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise InputError(
             f"expected a whole gzip file at {path}, could not unpack it ({error}): copy or download it again"
@@ -195,20 +219,27 @@ def read_lines(path: str | Path) -> list[str]:
         raise InputError(f"expected a text file at {path}, found none: check the path") from error
     except OSError as error:
         raise InputError(f"expected a text file at {path}, could not read it ({error.strerror})") from error
+
+
+def decoded(raw: bytes, path: Path, *, first_line: int = 1) -> str:
+    """Return UTF-8 as text.
+
+    Args:
+        raw: the bytes, from the start of a line on.
+        path: where they lie, for the message.
+        first_line: number of that line.
+
+    Raises:
+        InputError: they are something else; the message names the line.
+    """
     try:
-        text = raw.decode("utf-8-sig")
+        return raw.decode("utf-8")
     except UnicodeDecodeError as error:
-        line = raw.count(b"\n", 0, error.start) + 1
+        line = raw.count(b"\n", 0, error.start) + first_line
         raise InputError(
             f"expected UTF-8 text in {path}, found byte 0x{raw[error.start]:02x} in line {line}: "
             "convert the file to UTF-8"
         ) from error
-    if not text:
-        raise InputError(f"expected one sentence a line in {path}, found an empty file")
-    lines = text.split("\n")
-    if lines[-1] == "":
-        lines.pop()
-    return [line.removesuffix("\r") for line in lines]
 
 
 def write_lines(path: str | Path, lines: Iterable[str]) -> None:
@@ -234,7 +265,7 @@ def sha256_of_lines(lines: Iterable[str]) -> str:
     return digest.hexdigest()
 
 
-_TEMPORARY = re.compile(r"\..+\.[0-9a-f]{12}\.tmp(\.old)?")
+_TEMPORARY = re.compile(r"\.(.+)\.[0-9a-f]{12}\.tmp(\.old)?")
 
 
 def _temporary_name(path: Path) -> Path:

@@ -20,7 +20,7 @@ from fliplens.files import atomic_file
 from fliplens.progress import Progress
 from fliplens.words import TopWords
 
-__all__ = ["Written", "check_output", "write_top_words"]
+__all__ = ["Written", "check_output", "parquet_writer", "write_top_words"]
 
 Write: TypeAlias = "Callable[[NDArray[np.int64], TopWords], None]"
 
@@ -130,7 +130,8 @@ def _jsonl(stream: IO[bytes], _lens: Extractor, texts: Sequence[str] | None) -> 
 
 
 @contextmanager
-def _parquet(stream: IO[bytes], lens: Extractor, texts: Sequence[str] | None) -> Iterator[Write]:
+def parquet_writer(stream: IO[bytes], lens: Extractor, texts: Sequence[str] | None) -> Iterator[Write]:
+    """Open a Parquet file of words: yields what takes row numbers and their words; see `write_top_words`."""
     pa, pq = _pyarrow()
     vocabulary = pa.array(lens.vocabulary.words, type=pa.string())
     fields = [("row", pa.int64())]
@@ -176,5 +177,5 @@ def _pyarrow() -> tuple[Any, Any]:
 
 _FORMATS: dict[str, Callable[[IO[bytes], Extractor, Sequence[str] | None], AbstractContextManager[Write]]] = {
     ".jsonl": _jsonl,
-    ".parquet": _parquet,
+    ".parquet": parquet_writer,
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from fliplens.errors import InputError
@@ -9,7 +10,7 @@ from fliplens.files import read_lines
 from fliplens.sources.registry import kind_of
 from fliplens.sources.specs import Source
 
-__all__ = ["read_texts"]
+__all__ = ["is_text_file", "read_texts"]
 
 
 def read_texts(source: str | Path) -> list[str]:
@@ -17,14 +18,15 @@ def read_texts(source: str | Path) -> list[str]:
 
     A path is a text file, one sentence a line (`fliplens.files.read_lines`), unless it is a Parquet or Arrow file or
     a folder; these, and `hf-dataset:`, name a column as sources of vectors do: `F.parquet#column=text`. A folder that
-    `fliplens import` wrote gives the texts that were imported with its vectors.
+    `fliplens import` wrote gives the texts that were imported with its vectors. Where memory may not hold all of
+    them, `fliplens.long_texts.open_texts` takes the same sources.
 
     Raises:
         InputError: missing, unreadable, empty or not UTF-8; no such column, or null in a row.
         MissingExtraError: the library that reads it is not installed.
     """
     parsed = Source.parse(source)
-    if not parsed.scheme and not parsed.options and not parsed.path.is_dir() and not _is_table(parsed):
+    if is_text_file(parsed):
         return read_lines(parsed.path)
     kind = kind_of(parsed)
     if not kind.texts:
@@ -36,6 +38,15 @@ def read_texts(source: str | Path) -> list[str]:
     return texts
 
 
-def _is_table(source: Source) -> bool:
-    kind = kind_of(source)
-    return kind.texts and not kind.manifest
+def is_text_file(source: Source) -> bool:
+    """Tell whether a source names a file of one sentence a line.
+
+    Raises:
+        InputError: it does, with options: such a file has none.
+    """
+    if source.scheme or source.path.is_dir():
+        return False
+    kind = kind_of(replace(source, options={}))
+    if source.options and kind.manifest:
+        raise InputError(f"expected a text file or FILE.parquet#column=NAME, found {source}: name one of these")
+    return not source.options and (not kind.texts or kind.manifest)

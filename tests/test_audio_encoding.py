@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import warnings
 from pathlib import Path
 from typing import Any
@@ -16,10 +17,11 @@ from toys import ToyEncoder, toy_texts
 
 from fliplens.audio_encoding import encode_audio
 from fliplens.embeddings import Embeddings, Manifest, manifest_path, open_embeddings
-from fliplens.encoders import load_encoder
+from fliplens.encoders import EncodedBatch, load_encoder
 from fliplens.encoding import bad_list
-from fliplens.errors import FliplensError, FliplensWarning, InputError
+from fliplens.errors import FliplensError, FliplensWarning, InputError, InterruptedRunError
 from fliplens.fitting import fit
+from fliplens.long_texts import open_texts
 from fliplens.recipes import TrainConfig
 
 soundfile = pytest.importorskip("soundfile")
@@ -102,8 +104,8 @@ def test_a_file_that_cannot_be_read_stops_the_job_where_it_goes_on(clips: Path, 
     (clips / "clips/4.wav").write_bytes(good[:300])
     counting = Counting(encoder)
     match = (
-        r"^line 5 of list\.txt: expected all of the audio in .*4\.wav, found a file that is cut off.*the 4 rows that "
-        r"are done, or pass --skip-bad"
+        r"^line 5 of list\.txt: expected all of the audio in .*4\.wav, found a file that is cut off.*; mend it, or "
+        r"pass --skip-bad .*; the rows before are kept in .*, the same command goes on at row 4 of list\.txt"
     )
     with pytest.raises(InputError, match=match) as caught:
         run(clips, counting)
@@ -161,6 +163,46 @@ def test_a_killed_job_keeps_its_list_of_bad_files(clips: Path, encoder: Any) -> 
     assert done.bad_rows().tolist() == [0, 6]
     listed = [json.loads(line)["row"] for line in bad_list(clips / "v.npy").read_text().splitlines()]
     assert listed == [0, 6] and done.manifest is not None and done.manifest.source["bad"] == 2
+
+
+def test_the_list_of_bad_files_forgets_those_that_were_mended(clips: Path, encoder: Any) -> None:
+    good = (clips / "clips/2.wav").read_bytes()
+    (clips / "clips/2.wav").write_bytes(b"nothing to hear")
+    with pytest.raises(InterruptedRunError, match=r"interrupted; 4 of 7 rows are kept"):
+        run(clips, encoder, "shards", skip_bad=True, stop=iter([False, False, True]).__next__)
+    assert len(bad_list(clips / "shards").read_text().splitlines()) == 1
+    (clips / "clips/2.wav").write_bytes(good)
+    counting = Counting(encoder)
+    done = run(clips, counting, "shards", skip_bad=True)
+    assert counting.asked == ["2.wav", "3.wav", "4.wav", "5.wav", "6.wav"]
+    assert not bad_list(clips / "shards").exists() and done.bad_rows().tolist() == []
+    assert done.manifest is not None and "bad" not in done.manifest.source
+    np.testing.assert_array_equal(done.to_numpy(), run(clips, encoder, "whole").to_numpy())
+
+
+def test_what_an_encoder_fails_with_says_where_the_job_goes_on(clips: Path, encoder: Any) -> None:
+    class Failing(Counting):
+        def batches(self, inputs: Any, *, on_bad: Any = None) -> Any:
+            if len(self.asked) >= 4:
+                raise RuntimeError("out of\nmemory")
+            return super().batches(inputs, on_bad=on_bad)
+
+    match = r"RuntimeError: out of memory; the rows before are kept in .*at row 4 of list\.txt \(from 0\)$"
+    with pytest.raises(FliplensError, match=match):
+        run(clips, Failing(encoder))
+    counting = Counting(encoder)
+    run(clips, counting)
+    assert counting.asked == ["4.wav", "5.wav", "6.wav"]
+
+
+def test_lists_that_stay_on_disk_are_the_same_job(clips: Path, encoder: Any) -> None:
+    whole = run(clips, encoder)
+    counting = Counting(encoder)
+    options: dict[str, Any] = {"rows_per_part": 2, "name": "list.txt", "folder": clips}
+    encode_audio(open_texts(clips / "list.txt"), counting, clips / "v.npy", **options)
+    assert counting.asked == []
+    again = encode_audio(open_texts(clips / "list.txt"), counting, clips / "w.npy", **options)
+    np.testing.assert_array_equal(again.to_numpy(), whole.to_numpy())
 
 
 def test_files_that_change_are_encoded_again(clips: Path, encoder: Any) -> None:
@@ -235,6 +277,42 @@ def test_encode_takes_a_list_of_recordings(clips: Path, folder: Path, encoder: A
     skipped = call(*argv, "--skip-bad")
     assert skipped.status == 0 and "1 of them NaN, listed in" in skipped.out and "again.bad.jsonl" in skipped.out
     assert json.loads((clips / "again.bad.jsonl").read_text())["row"] == 2
+
+
+def test_an_interrupted_list_of_recordings_goes_on(
+    clips: Path, encoder: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import fliplens.cli.encode
+
+    class Instant(Counting):
+        signals = [signal.SIGTERM]  # noqa: RUF012 - one, for all of the test
+
+        def batches(self, inputs: Any, *, on_bad: Any = None) -> Any:
+            self.asked.extend(path.name for path in inputs)
+            if self.signals:
+                os.kill(os.getpid(), self.signals.pop())
+            yield EncodedBatch(np.arange(len(inputs)), np.ones((len(inputs), self.dim), np.float32), 0)
+
+    instant = Instant(encoder)
+    monkeypatch.setattr(fliplens.cli.encode, "load_encoder", lambda *_, **__: instant)
+    (clips / "list.txt").write_text("clips/0.wav\n" * 512 + "clips/1.wav\n")
+    argv = ["encode", str(clips / "list.txt"), "-e", "speech", "-o", str(clips / "v.npy"), "--quiet"]
+    assert_one_line(call(*argv), 143, "interrupted; 512 of 513 rows are kept in")
+    instant.asked.clear()
+    assert call(*argv).status == 0 and instant.asked == ["1.wav"]
+    assert open_embeddings(clips / "v.npy").shape == (513, encoder.dim)
+
+
+def test_recordings_are_encoded_by_one_machine(clips: Path, encoder: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    import fliplens.cli.encode
+
+    monkeypatch.setattr(fliplens.cli.encode, "load_encoder", lambda *_, **__: encoder)
+    argv = ["encode", str(clips / "list.txt"), "-e", "speech", "-o", str(clips / "v")]
+    assert_one_line(call(*argv, "--shard", "1/2"), 2, "expected an encoder of text with --shard")
+    assert_one_line(call(*argv, "--engine", "ray", "--skip-bad"), 2, "expected no --skip-bad with --engine ray")
+    merge = ["encode", "--merge", str(clips), "-o", str(clips / "v"), "--skip-bad"]
+    assert_one_line(call(*merge), 2, "with --merge, found skip-bad too")
+    assert not (clips / "v").exists()
 
 
 def test_skip_bad_is_for_recordings(clips: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -387,11 +387,11 @@ def test_an_interrupted_fit_leaves_its_checkpoint_alone(room: Path, number: sign
     assert leftovers(room) == []
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_an_interrupted_encoding_goes_on_where_it_stopped(
-    room: Path, toy: ToyEncoder, number: signal.Signals
+    room: Path, toy: ToyEncoder, number: signal.Signals, status: int
 ) -> None:
-    write_lines(room / "many.txt", [f"thunder {number}" for number in range(4396)])
+    write_lines(room / "many.txt", [f"thunder {number}" for number in range(8492)])
     argv = ["encode", "many.txt", "-e", "toy", "-o", "many.npy"]
     manifest = room / "many.npy.parts" / "manifest.json"
 
@@ -401,14 +401,15 @@ def test_an_interrupted_encoding_goes_on_where_it_stopped(
     run = interrupt(
         *argv, number=number, once=one_part, log=room.parent / f"{number.name}.log", script=slow_encoder(1.0)
     )
-    assert (run.status, run.out) == (130, "")
-    assert run.err.splitlines()[-1].startswith("fliplens: interrupted")
+    assert (run.status, run.out) == (status, "")
+    # What was being encoded is ended and kept.
+    assert run.err.splitlines()[-1].startswith("fliplens: interrupted; 8192 of 8492 rows are kept")
     assert "Traceback" not in run.err
     assert not (room / "many.npy").exists() and leftovers(room) == []
     assert call(*argv, "--quiet").status == 0
     # The 300 that were left, and the first ones as they were.
     assert toy.calls == [300]
-    assert len(np.load("many.npy")) == 4396 and (np.load("many.npy")[:4096] == 1).all()
+    assert len(np.load("many.npy")) == 8492 and (np.load("many.npy")[:8192] == 1).all()
 
 
 # A full disk ----------------------------------------------------------------------------------------------------

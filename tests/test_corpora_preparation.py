@@ -25,7 +25,7 @@ from fliplens.corpora.counting import Counts
 from fliplens.corpora.preparation import PrepareConfig, Prepared, prepare
 from fliplens.corpora.similarity import more_alike, similarities, write_similarities
 from fliplens.embeddings import open_embeddings
-from fliplens.encoders import Encoder
+from fliplens.encoders import EncodedBatch, Encoder
 from fliplens.errors import EmbeddingSpaceError, InputError
 from fliplens.files import read_lines, write_lines
 from fliplens.published.datasets import read_datasets
@@ -58,9 +58,17 @@ class ToySpeech(ToyEncoder):
     """An encoder of clips: what it hears is the file's size."""
 
     modality = "speech"
+    precision = "float32"
+    max_tokens = None
+    longest = 3600.0
+    reads = ""
+    text_encoder = None
 
     def encode(self, inputs: Any, *, show_progress: bool = False) -> NDArray[np.float32]:
         return super().encode([str(Path(path).stat().st_size) for path in inputs])
+
+    def batches(self, inputs: Any, *, on_bad: Any = None) -> Iterator[EncodedBatch]:
+        yield EncodedBatch(np.arange(len(inputs)), self.encode(inputs), 0)
 
 
 # Text -----------------------------------------------------------------------------------------------------------

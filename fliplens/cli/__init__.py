@@ -1,8 +1,8 @@
 """The command line: flags in, one library call, a table or JSON out.
 
 stdout carries results and nothing else; progress, warnings and errors go to stderr, one line each. Exit status:
-0 done, 1 the work failed, 2 the call or its input was wrong, 130 interrupted; a `fit` that SIGTERM ends leaves with
-143, so that who manages jobs can tell the two apart.
+0 done, 1 the work failed, 2 the call or its input was wrong, 130 interrupted; a `fit` or `encode` that SIGTERM ends
+leaves with 143, so that who manages jobs can tell the two apart.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ from fliplens.embeddings import Embeddings, Manifest, open_embeddings
 from fliplens.encoders import load_encoder, text_spec
 from fliplens.errors import InputError
 from fliplens.extractor import Extractor
-from fliplens.reading_files import check_output, write_top_words
+from fliplens.reading_files import Written, check_output, write_top_words
 
 __all__ = ["run"]
 
@@ -24,6 +24,10 @@ def run(args: argparse.Namespace) -> int:
         raise InputError("expected either texts or --embeddings F.npy or --audio F.wav, found several or none")
     if args.embeddings is not None and args.encoder is not None:
         raise InputError("expected no --encoder with --embeddings, found both: these vectors are made already")
+    if args.engine != "local":
+        return _elsewhere(args)
+    if args.actors is not None:
+        raise InputError("expected --actors with --engine ray, found it without")
     if args.output is not None:
         check_output(args.output, overwrite=args.overwrite)
     lens = Extractor.load(args.lens, vocabulary=args.vocab).to(resolve_device(args.device))
@@ -72,6 +76,35 @@ def _write(args: argparse.Namespace, lens: Extractor) -> int:
         overwrite=args.overwrite,
         show_progress=not args.quiet,
     )
+    return _tell(args, written)
+
+
+def _elsewhere(args: argparse.Namespace) -> int:
+    """Write the words of vectors by an engine."""
+    from fliplens.engines.ray_data import RayEngine
+    from fliplens.engines.reading import read_on
+
+    if args.embeddings is None or args.output is None or args.verify:
+        raise InputError("expected --embeddings and --output OUT.parquet with --engine ray, and no --verify")
+    with RayEngine(actors=args.actors, device=args.device, cores=args.threads) as engine:
+        written = read_on(
+            engine,
+            args.lens,
+            args.embeddings,
+            args.output,
+            args.n,
+            vocabulary=args.vocab,
+            prior=args.prior,
+            decoding=args.decoding,
+            drop_bad_rows=args.drop_bad_rows,
+            device=args.device,
+            overwrite=args.overwrite,
+            show_progress=not args.quiet,
+        )
+    return _tell(args, written)
+
+
+def _tell(args: argparse.Namespace, written: Written) -> int:
     if args.json:
         print_json({"output": args.output, "rows": written.rows, "rows_dropped_not_finite": written.dropped})
     else:

@@ -93,6 +93,18 @@ def _common() -> OneLineParser:
     return common
 
 
+def _engine(group: Any) -> None:
+    group.add_argument(
+        "--engine",
+        default="local",
+        choices=["local", "ray"],
+        help="here, or on Ray: on the cluster that RAY_ADDRESS names, else on all of this machine (default: local)",
+    )
+    group.add_argument(
+        "--actors", type=int, metavar="N", help="of Ray: how many at once (default: one a GPU, else one a core)"
+    )
+
+
 def _demo(commands: Commands, common: OneLineParser) -> None:
     demo = commands.add_parser(
         "demo",
@@ -113,18 +125,36 @@ def _encode(commands: Commands, common: OneLineParser) -> None:
         "encode",
         parents=[common],
         help="text or speech to vectors on disk; resumable",
-        description="Encode a text file, one sentence a line; or, by an encoder of speech, the files of audio that a "
-        "text file lists, one path a line, relative to the list. Run the same command again to finish a killed job.",
+        description="Encode a text file, one sentence a line, or a column of Parquet, of any length; or, by an "
+        "encoder of speech, the files of audio that such a file lists, one path a line, relative to the list. Run "
+        "the same command again to finish a killed job.",
     )
-    encode.add_argument("texts", metavar="TEXTS", help="a text file, one sentence or path a line")
+    encode.add_argument(
+        "texts", nargs="?", metavar="TEXTS", help="a text file, one sentence or path a line, or F.parquet#column=NAME"
+    )
     encode.add_argument(
         "-e",
         "--encoder",
-        required=True,
         metavar="ENCODER",
         help="minilm, labse, OWNER/NAME, a model folder, or what `fliplens encoders` lists",
     )
-    encode.add_argument("-o", "--output", required=True, metavar="OUT", help="a .npy file or a folder of shards")
+    encode.add_argument(
+        "-o",
+        "--output",
+        required=True,
+        metavar="OUT",
+        help="a .npy file or a folder of shards; a .parquet folder with --engine ray",
+    )
+    many = encode.add_argument_group("several machines")
+    many.add_argument(
+        "--shard",
+        metavar="I/N",
+        help="encode only the I-th of N shards (from 1/N), to a folder that all machines share or to one of its own",
+    )
+    many.add_argument(
+        "--merge", nargs="+", metavar="FOLDER", help="encode nothing: put the shards in these folders together in OUT"
+    )
+    _engine(many)
     encode.add_argument(
         "--dtype", default="float32", choices=["float16", "float32", "float64"], help="default: float32"
     )
@@ -303,6 +333,7 @@ def _explain(commands: Commands, common: OneLineParser) -> None:
     explain.add_argument("--drop-bad-rows", action="store_true", help="go on without rows of NaN or infinite values")
     explain.add_argument("-o", "--output", metavar="OUT", help="write the words to a .jsonl or .parquet file instead")
     explain.add_argument("--overwrite", action="store_true", help="replace a file at OUT")
+    _engine(explain)
     explain.add_argument("--json", action="store_true", help="print one JSON document")
     explain.set_defaults(run=_lazily("explain"), free="texts")
 

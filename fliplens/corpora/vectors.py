@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import reduce
+from functools import partial, reduce
 from itertools import combinations
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fliplens.audio_encoding import encode_audio
 from fliplens.corpora.layout import Vectors, View, label_of, similarity_name
 from fliplens.corpora.similarity import more_alike, write_similarities
 from fliplens.embeddings import Embeddings, manifest_path, open_embeddings, write_npy
@@ -20,6 +20,7 @@ from fliplens.encoders import Encoder
 from fliplens.encoding import encode_texts
 from fliplens.errors import InputError
 from fliplens.files import atomic_file, read_lines, sha256_of_file, sha256_of_lines, write_json, write_lines
+from fliplens.long_texts import open_texts
 
 __all__ = ["EncoderSet", "encode_views", "encoder_sets", "write_alike"]
 
@@ -82,9 +83,9 @@ def encode_views(
     chosen = tuple(view for view in views if view.modality in one.by_modality)
     for split in splits:
         for view in chosen:
-            lines = read_lines(folder / view.texts(split))
-            encode_texts(
-                [os.path.join(clips, line) for line in lines] if view.speech else lines,  # noqa: PTH118 - a million
+            encode = partial(encode_audio, folder=clips) if view.speech else encode_texts
+            encode(
+                open_texts(folder / view.texts(split)),
                 one.by_modality[view.modality],
                 folder / view.vectors(split, one.label),
                 name=view.texts(split),

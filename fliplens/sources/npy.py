@@ -12,6 +12,7 @@ from fliplens.embeddings.matrix import Embeddings
 from fliplens.embeddings.npy import map_npy
 from fliplens.errors import InputError
 from fliplens.files import sha256_of_file
+from fliplens.open_files import allow_open_files
 from fliplens.sources.specs import Source
 
 __all__ = ["about_name", "about_rows", "open_texts", "open_vectors"]
@@ -101,6 +102,7 @@ def _finished(path: Path) -> Manifest:
 
 def _open_folder(path: Path, *, verify: bool) -> Embeddings:
     manifest = _finished(path)
+    allow_open_files(len(manifest.rows), what=f"the parts in {path}")
     parts = []
     for number, (rows, digest) in enumerate(zip(manifest.rows, manifest.sha256, strict=True)):
         file = path / part_name(number)

@@ -1,9 +1,15 @@
-"""A column of a Parquet file, or of a folder of them: decoded as it is read, row group by row group."""
+"""A column of a Parquet file, or of a folder of them: decoded as it is read, row group by row group.
+
+`open_vectors` gives vectors in any order; `column_files` the rows of any column in theirs, from any one on.
+"""
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import partial
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +22,9 @@ from fliplens.errors import EmbeddingSpaceError, InputError
 from fliplens.sources.columns import arrow_library, text_column, texts_of, vector_column, vector_type, vectors_of
 from fliplens.sources.specs import Source
 
-__all__ = ["open_texts", "open_vectors"]
+__all__ = ["ColumnFile", "column_files", "open_texts", "open_vectors"]
 
-TEXT_ROWS = 8192
+PIECE_ROWS = 8192
 
 
 def open_vectors(source: Source) -> Embeddings:
@@ -38,7 +44,7 @@ def open_vectors(source: Source) -> Embeddings:
         opened = _open(file)
         name = vector_column(opened.schema_arrow, source, file)
         told, dtype = vector_type(opened.schema_arrow.field(name).type) or (None, "")
-        groups = [opened.metadata.row_group(number).num_rows for number in range(opened.num_row_groups)]
+        groups = _groups(opened)
         if not sum(groups):
             continue
         dim = told if told is not None else _first_length(opened, name, file, groups)
@@ -57,19 +63,69 @@ def open_vectors(source: Source) -> Embeddings:
 
 def open_texts(source: Source) -> list[str]:
     """Read the texts of a file or folder."""
+    pieces = (piece for file in column_files(source, of="text") for _, piece in file.pieces())
+    return texts_of(pieces, name=source.options.get("column", "of text"), file=source.path)
 
-    def chunks() -> Iterator[Any]:
+
+@dataclass(frozen=True)
+class ColumnFile:
+    """One column of one file."""
+
+    path: Path
+    """The file."""
+    name: str
+    """The column."""
+    groups: tuple[int, ...]
+    """Rows of each row group."""
+
+    @property
+    def rows(self) -> int:
+        """All rows."""
+        return sum(self.groups)
+
+    def pieces(self, first: int = 0) -> Iterator[tuple[int, Any]]:
+        """Yield (row, an Arrow array of the rows from there on), a few thousand at a time, from row `first` on.
+
+        Of row groups before it nothing is decoded.
+
+        Raises:
+            InputError: the file is damaged.
+        """
+        if first >= self.rows:
+            return
+        starts = [0, *accumulate(self.groups)]
+        group = bisect_right(starts, first) - 1
+        row, wanted = starts[group], list(range(group, len(self.groups)))
         failures = _failures()
-        for file in _files(source):
-            opened = _open(file)
-            name = text_column(opened.schema_arrow, source, file)
-            try:
-                for batch in opened.iter_batches(batch_size=TEXT_ROWS, columns=[name]):
-                    yield batch.column(batch.schema.get_field_index(name))
-            except failures as error:
-                raise _damaged(file, error) from error
+        try:
+            with _open(self.path) as opened:
+                for batch in opened.iter_batches(batch_size=PIECE_ROWS, row_groups=wanted, columns=[self.name]):
+                    column = batch.column(batch.schema.get_field_index(self.name))
+                    skipped = max(first - row, 0)
+                    if skipped < len(column):
+                        yield row + skipped, column.slice(skipped)
+                    row += len(column)
+        except failures as error:
+            raise _damaged(self.path, error) from error
 
-    return texts_of(chunks(), name=source.options.get("column", "of text"), file=source.path)
+
+def column_files(source: Source, *, of: str) -> list[ColumnFile]:
+    """Return the files that a source names, in the order of their names, each with its column.
+
+    Args:
+        source: a Parquet file or a folder of them.
+        of: "text" or "vectors".
+
+    Raises:
+        InputError: no file there, no Parquet file, or no such column in one.
+        MissingExtraError: there is no pyarrow.
+    """
+    choose = {"text": text_column, "vectors": vector_column}[of]
+    found = []
+    for path in _files(source):
+        with _open(path) as opened:
+            found.append(ColumnFile(path, choose(opened.schema_arrow, source, path), _groups(opened)))
+    return found
 
 
 def _files(source: Source) -> list[Path]:
@@ -97,6 +153,10 @@ def _open(file: Path) -> Any:
         raise _damaged(file, error) from error
 
 
+def _groups(opened: Any) -> tuple[int, ...]:
+    return tuple(opened.metadata.row_group(number).num_rows for number in range(opened.num_row_groups))
+
+
 def _failures() -> tuple[type[BaseException], ...]:
     """Return what reading raises; held by generators, which may be closed after the library is gone."""
     return (arrow_library().ArrowException, OSError)
@@ -109,7 +169,7 @@ def _damaged(file: Path, error: BaseException) -> InputError:
     )
 
 
-def _first_length(opened: Any, name: str, file: Path, groups: list[int]) -> int:
+def _first_length(opened: Any, name: str, file: Path, groups: tuple[int, ...]) -> int:
     """Return the length of the first list."""
     group = next(number for number, rows in enumerate(groups) if rows)
     failures = _failures()

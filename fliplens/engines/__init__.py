@@ -1,0 +1,12 @@
+"""Where long work on a whole corpus runs: what an engine does, the work there is for one, and Ray.
+
+Encoding and reading on this machine need no engine: `fliplens.encoding` and `fliplens.reading_files`. An engine runs
+pieces of rows wherever there is room; each writes its own file of Parquet, whole or not at all, with the number of
+every row.
+"""
+
+from __future__ import annotations
+
+from fliplens.engines.protocol import Engine, Outcome, Piece, Work
+
+__all__ = ["Engine", "Outcome", "Piece", "Work"]
