@@ -79,7 +79,7 @@ def encode_audio(
     def files(start: int, end: int) -> list[Path]:
         return [Path(folder) / path for path in paths[start:end]]
 
-    def encode(start: int, end: int, bar: Progress) -> Part:
+    def encode(start: int, end: int, bar: Progress, heed: Callable[[], None]) -> Part:
         vectors, cut = np.full((end - start, encoder.dim), np.nan, dtype=np.float32), 0
         bad: dict[int, str] = {}
 
@@ -96,6 +96,7 @@ def encode_audio(
             vectors[batch.rows] = batch.vectors
             cut += batch.cut
             bar.update(len(batch.rows))
+            heed()
         return Part(vectors, cut, bad)
 
     inputs = Inputs(

@@ -96,8 +96,8 @@ class Inputs:
     """What one row of them is called."""
     identity: Mapping[str, Any]
     """What the manifest says of them and a run must find there again to go on."""
-    encode: Callable[[int, int, Progress], Part]
-    """Encodes rows start..stop, moving the bar."""
+    encode: Callable[[int, int, Progress, Callable[[], None]], Part]
+    """Encodes rows start..stop, moving the bar; calls what it is given last after every batch."""
     state: Callable[[int, int], str] | None = None
     """Of inputs that are files: what changes when those of rows start..stop do."""
     listed: Callable[[int], str] = str
@@ -170,7 +170,7 @@ def text_inputs(texts: Sequence[str], encoder: Encoder, *, name: str) -> Inputs:
         name=name,
         unit="texts",
         identity={"sha256": hash_of_texts(texts)},
-        encode=lambda start, stop, bar: _encode(encoder, texts[start:stop], bar),
+        encode=lambda start, stop, bar, heed: _encode(encoder, texts[start:stop], bar, heed),
     )
 
 
@@ -263,7 +263,7 @@ def write_parts(
         done: what it says, of parts that are there.
         rows: those to encode, from the start of a part to the end of one.
         show_progress: a bar on stderr.
-        stop: asked before every part.
+        stop: asked before every part; of an encoder that keeps its answers itself, after every batch too.
 
     Returns:
         The manifest, complete, and how many inputs the model read only the start of.
@@ -282,19 +282,27 @@ def write_parts(
         _list_bad(folder / BAD_LIST, bad)
         write_json(manifest, known.to_json())
 
+    def interrupted() -> InterruptedRunError:
+        return InterruptedRunError(
+            f"interrupted; {sum(done.rows)} of {len(rows)} rows are kept in {folder}: run the same command again "
+            "to go on"
+        )
+
+    def heed() -> None:
+        # A part of local work is ended first, not to be lost; what a service answered is kept by content anyway.
+        if stop is not None and getattr(encoder, "keeps_answers", False) and stop():
+            raise interrupted()
+
     with Progress("encode", total=len(rows), unit=inputs.unit, show=show_progress, done=sum(done.rows)) as bar:
         try:
             while (start := rows.start + sum(done.rows)) < rows.stop:
                 if stop is not None and stop():
-                    raise InterruptedRunError(
-                        f"interrupted; {start - rows.start} of {len(rows)} rows are kept in {folder}: run the same "
-                        "command again to go on"
-                    )
+                    raise interrupted()
                 end = min(start + step, rows.stop)
                 # Before they are read: files that change meanwhile are then found to have changed.
                 state = None if inputs.state is None else inputs.state(start, end)
                 with _told_where_to_go_on(start, inputs.name, folder):
-                    vectors, cut_here, bad_here = inputs.encode(start, end, bar)
+                    vectors, cut_here, bad_here = inputs.encode(start, end, bar, heed)
                     _check(vectors, end - start, start, encoder, inputs, bad_here)
                 cut += cut_here
                 part = folder / part_name(start // step)
@@ -388,7 +396,7 @@ def _list_bad(path: Path, lines: Sequence[str]) -> None:
         path.unlink(missing_ok=True)
 
 
-def _encode(encoder: Encoder, texts: Sequence[str], bar: Progress) -> Part:
+def _encode(encoder: Encoder, texts: Sequence[str], bar: Progress, heed: Callable[[], None]) -> Part:
     """Return the vectors of some texts and how many were cut, moving the bar with every batch where that can be."""
     if not isinstance(encoder, BatchEncoder):
         vectors = encoder.encode(texts)
@@ -399,6 +407,7 @@ def _encode(encoder: Encoder, texts: Sequence[str], bar: Progress) -> Part:
         vectors[batch.rows] = batch.vectors
         cut += batch.cut
         bar.update(len(batch.rows))
+        heed()
     return Part(vectors, cut)
 
 

@@ -146,6 +146,8 @@ class ServiceEncoder:
     """Services do not tell which weights are behind a name."""
     precision = "float32"
     """In which vectors are kept; what a service multiplies in is its own business."""
+    keeps_answers = True
+    """What was answered is kept by content: work may end after any call, and nothing is asked for again."""
 
     def __init__(
         self,
