@@ -147,6 +147,28 @@ def test_another_job_in_the_folder_is_not_replaced_unasked(tmp_path: Path) -> No
         prepare(replace(config, split={"train": 0.5, "test": 0.5}), tmp_path / "out")
 
 
+def test_what_somebody_else_put_into_a_corpus_is_never_deleted(tmp_path: Path) -> None:
+    config = PrepareConfig(kind="parallel", sources=(str(pairs(tmp_path / "in")),))
+    out = tmp_path / "out"
+    prepare(config, out)
+    (out / "notes.txt").write_text("precious")
+    with pytest.raises(InputError, match=r"other files \(notes.txt\): it is not ours to replace"):
+        prepare(replace(config, seed=5), out, overwrite=True)
+    assert (out / "notes.txt").read_text() == "precious" and (out / "report.json").is_file()
+    (out / "notes.txt").unlink()
+    prepare(replace(config, split={"most": 0.8, "rest": 0.2}), out, overwrite=True)
+    assert prepare(config, out, overwrite=True).splits.keys() == {"train", "dev", "test"}
+
+
+def test_a_job_that_ended_before_its_first_row_protects_nothing(tmp_path: Path) -> None:
+    table = write_text(tmp_path / "t.csv", ["en,de", *(f"a word {n},ein Wort {n}" for n in range(40))])
+    wrong = PrepareConfig(kind="table", sources=(str(table),), columns=("nope", "de"), languages=("en", "de"))
+    with pytest.raises(InputError, match="nope"):
+        prepare(wrong, tmp_path / "out")
+    done = prepare(replace(wrong, columns=("en", "de")), tmp_path / "out")
+    assert sum(done.splits.values()) == 40
+
+
 def test_own_splits_keep_no_sentence_that_is_tested_on(tmp_path: Path) -> None:
     train = write_text(tmp_path / "t.txt", ["one", "two", "three", "four", "six"])
     dev, test = write_text(tmp_path / "d.txt", ["Two", "five"]), write_text(tmp_path / "e.txt", ["three", "five"])

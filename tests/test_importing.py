@@ -122,6 +122,14 @@ def test_a_changed_source_and_foreign_folders_are_refused(tmp_path: Path) -> Non
             import_vectors(tmp_path / "v.npy", **{"out": tmp_path / "o", **given})  # type: ignore[arg-type]
 
 
+def test_an_import_that_failed_at_once_protects_nothing(tmp_path: Path) -> None:
+    np.save(tmp_path / "v.npy", MATRIX.astype(np.float64) * 1e6)
+    with pytest.raises(InputError, match="float16 holds"):
+        import_vectors(tmp_path / "v.npy", tmp_path / "out", dtype="float16")
+    np.save(tmp_path / "w.npy", MATRIX)
+    np.testing.assert_array_equal(import_vectors(tmp_path / "w.npy", tmp_path / "out").to_numpy(), MATRIX)
+
+
 def test_damaged_shards_are_not_gone_on_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     np.save(tmp_path / "v.npy", MATRIX)
     import_vectors(tmp_path / "v.npy", tmp_path / "out", rows_per_part=50)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from fliplens.files import FolderKind, atomic_file
 
-__all__ = ["AUDIO_FOLDER", "FOLDER", "MARKER", "REPORT", "SPOOL", "UNFILTERED", "View", "label_of", "write_yaml"]
+__all__ = ["AUDIO_FOLDER", "MARKER", "REPORT", "SPOOL", "UNFILTERED", "View", "folder_of", "label_of", "write_yaml"]
 
 MARKER = "corpus.json"
 """What the folder is: settings and sources. Written first, so that whatever a kill leaves is known to be ours."""
@@ -19,11 +19,16 @@ REPORT = "report.json"
 AUDIO_FOLDER = "audio"
 UNFILTERED = "unfiltered"
 SPOOL = ".spool"
-FOLDER = FolderKind(
-    MARKER,
-    r"corpus\.json|report\.json|datasets\.yaml|study\.yaml|audio|unfiltered|\.spool"
-    r"|[\w.-]+\.(txt|npy|npy\.parts|manifest\.json)|\..+\.tmp(\.old)?",
-)
+
+
+def folder_of(splits: Iterable[str]) -> FolderKind:
+    """Return what the folder of a corpus with these splits holds: nothing else is ever replaced."""
+    named = "|".join(map(re.escape, splits))
+    parts = rf"|(?:{named})\.[\w.-]+\.(txt|npy|npy\.parts|manifest\.json)" if named else ""
+    return FolderKind(
+        MARKER,
+        rf"corpus\.json|report\.json|datasets\.yaml|study\.yaml|audio|unfiltered|\.spool{parts}|\..+\.tmp(\.old)?",
+    )
 
 
 @dataclass(frozen=True)

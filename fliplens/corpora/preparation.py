@@ -7,6 +7,7 @@ when the same call is made again, with the encoding, which takes longest, from i
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import shutil
@@ -23,13 +24,13 @@ from fliplens.corpora.counting import Counts
 from fliplens.corpora.grouping import DUPLICATES, targets
 from fliplens.corpora.layout import (
     AUDIO_FOLDER,
-    FOLDER,
     MARKER,
     REPORT,
     SPOOL,
     UNFILTERED,
     View,
     datasets_yaml,
+    folder_of,
     study_yaml,
     write_yaml,
 )
@@ -241,17 +242,32 @@ def _claim(out: Path, job: Mapping[str, Any], *, overwrite: bool) -> bool:
     # As it will be read back: tuples become lists.
     wanted = _as_json(job)
     marker = out / MARKER
-    if marker.is_file() and not overwrite and read_json(marker) == wanted:
-        check_free(out, kind=FOLDER, overwrite=True)
+    found = read_json(marker) if marker.is_file() else None
+    kind = folder_of(_splits_of(out, found))
+    if found is not None and {entry.name for entry in out.iterdir()} <= {MARKER, SPOOL}:
+        # Left by a job that ended before it had a row to write, over a mistyped column say: nothing to protect.
+        shutil.rmtree(out / SPOOL, ignore_errors=True)
+        marker.unlink()
+        found = None
+    if found is not None and not overwrite and found == wanted:
         for left in out.rglob(".*.tmp"):
             # Of a job that was killed while it wrote.
             left.unlink()
         return (out / REPORT).is_file() and _intact(out, Prepared.load(out))
-    check_free(out, kind=FOLDER, overwrite=overwrite)
+    check_free(out, kind=kind, overwrite=overwrite)
     if out.is_dir() and not is_empty(out):
         shutil.rmtree(out)
     write_json(marker, wanted)
     return False
+
+
+def _splits_of(out: Path, marker: Any) -> set[str]:
+    """Return the splits that a folder's marker and report name, and the usual ones."""
+    named = set(DEFAULT_SPLIT)
+    with contextlib.suppress(InputError, KeyError, TypeError):
+        named |= set(marker["settings"]["split"] or ())
+        named |= set(Prepared.load(out).splits)
+    return named
 
 
 def _as_json(value: Any) -> Any:

@@ -156,6 +156,10 @@ def _resume(folder: Path, job: Manifest, *, overwrite: bool) -> Manifest:
     path = folder / "manifest.json"
     if path.is_file() and not overwrite:
         found = Manifest.load(path)
+        if not found.rows and not found.complete and _identity(found) != _identity(job):
+            # An import that failed before its first shard left nothing to protect.
+            overwrite = True
+    if path.is_file() and not overwrite:
         if _identity(found) == _identity(job):
             if found.complete:
                 return found

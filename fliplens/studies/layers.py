@@ -9,7 +9,6 @@ from typing import Any
 from fliplens.encoders.registry import FAMILIES, parse_spec
 from fliplens.studies.config import StudyConfig
 from fliplens.studies.findings import compared, highest, trend
-from fliplens.studies.names import STUDIES
 from fliplens.studies.page import Study
 from fliplens.studies.plan import Comparing, Evaluating, Fitting, Measurement, Plan, StudyKind
 from fliplens.studies.plots import Line, LinePlot, Plot
@@ -87,9 +86,7 @@ def _write_up(config: StudyConfig, plan: Plan, found: Mapping[str, Any]) -> Stud
         ]
         for layer, label in zip(layers, labels, strict=True)
     ]
-    table = Table.build(
-        "Accuracy by layer", [Column("layer", decimals=0), *columns], rows, source=STUDIES["layers"].source
-    ).with_best()
+    table = Table.build("Accuracy by layer", [Column("layer", decimals=0), *columns], rows).with_best()
     findings = []
     for view, name in zip(sides.views, sides.names, strict=True):
         for position, said in PRIORS.items():
