@@ -159,6 +159,15 @@ def imported(module: str) -> set[str]:
     return found
 
 
+def test_listing_encoders_loads_no_model_library() -> None:
+    code = (
+        "import contextlib, io, sys\nfrom fliplens.cli import main\nwith contextlib.redirect_stdout(io.StringIO()):\n"
+        "    main(['encoders', '--json'])\nprint([name for name in ('torch', 'transformers') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
 @pytest.mark.parametrize("module", ["objective", "metrics", "ordered", "reading", "anchoring"])
 def test_the_maths_imports_no_files_and_no_command_line(module: str) -> None:
     names = imported(module)

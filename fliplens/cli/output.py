@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from fliplens.comparison import Comparison
-from fliplens.evaluation import AtPriors, EvaluationResult
-from fliplens.uncertainty import Difference, Estimate
+if TYPE_CHECKING:
+    from fliplens.comparison import Comparison
+    from fliplens.evaluation import AtPriors, EvaluationResult
+    from fliplens.uncertainty import Difference, Estimate
 
 __all__ = ["print_comparisons", "print_evaluation", "print_json", "print_table", "print_text"]
 
