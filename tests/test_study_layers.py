@@ -62,6 +62,7 @@ def test_every_layer_has_a_lens_of_its_own(tmp_path: Path) -> None:
         ({"layers": ["all"]}, "a layer's number, from 0"),
         ({"encoders": ["minilm"]}, "one model whose layers can be had \\(hf:MODEL.*sonar-text"),
         ({"encoders": ["hf:OWNER/A", "hf:OWNER/B"]}, "one model whose layers"),
+        ({"encoders": ["hf:OWNER/A#layer=2"]}, "a model without layer="),
     ],
 )
 def test_layers_refuses(tmp_path: Path, change: dict[str, Any], fragment: str) -> None:

@@ -210,7 +210,9 @@ def _fit(commands: Commands, common: OneLineParser) -> None:
         "--embeddings", metavar="F.npy", help="its vectors: .npy, shards, any source of docs/formats.md"
     )
     data.add_argument("--paired", metavar="F.npy", help="vectors of a second view of the same sentences")
-    data.add_argument("--dev-texts", metavar="F", help="text to stop on (default: a seeded share is held out)")
+    data.add_argument(
+        "--dev-texts", metavar="F", help="text to stop on (default: of 400 rows or more a seeded share is held out)"
+    )
     data.add_argument("--dev-embeddings", metavar="F.npy", help="its vectors")
     data.add_argument("--dev-paired", metavar="F.npy", help="its second view")
     data.add_argument("-e", "--encoder", metavar="ENCODER", help="what made the vectors (default: their manifest's)")

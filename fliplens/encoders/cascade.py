@@ -272,7 +272,9 @@ def _load_recogniser(spec: Spec, folder: Path | None, device: str) -> Recogniser
                 features = AutoFeatureExtractor.from_pretrained(source, revision=revision)
                 tokenizer = AutoTokenizer.from_pretrained(source, revision=revision)
         except Exception as error:  # whatever the model's files and the network make these libraries raise
-            raise load_error("a recogniser of speech", "cascade:PATH", source, revision, error) from error
+            raise load_error(
+                "a recogniser of speech", "cascade:PATH#encoder=SPEC", source, revision, error
+            ) from error
     # What masks frames in training is often not published; everything else must be trained.
     keys = [] if report is None else map(str, report["missing_keys"])
     missing = [key for key in keys if "masked_spec_embed" not in key]

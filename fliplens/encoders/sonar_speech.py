@@ -122,7 +122,7 @@ def load(spec: Spec, *, device: str, batch_size: int | None, precision: str) -> 
         if not folder.is_dir():
             raise InputError(
                 f"expected SONAR's speech encoder of {language}, converted, in {folder}, found none: get its "
-                f"published checkpoint (dl.fbaipublicfiles.com/SONAR/spenc...{language}.pt) and run python -m "
+                f"published checkpoint (docs/encoders-speech.md names its file) and run python -m "
                 f"fliplens.encoders.sonar_conversion FILE.pt --language {language}"
             )
     config, found, checked = _read_config(folder)

@@ -45,6 +45,8 @@ def _adapt(config: StudyConfig) -> StudyConfig:
     if OPTION not in FAMILIES[spec.family].options or len(config.encoders) != 1:
         known = ", ".join(family.form for family in FAMILIES.values() if OPTION in family.options)
         place.fail(f"one model whose layers can be had ({known})", ", ".join(config.encoders.values()))
+    if OPTION in spec.options:
+        place.fail(f"a model without {OPTION}=, which the setting layers varies", repr(str(spec)))
     for corpus in config.corpora.values():
         for side in (side for split in corpus.splits.values() for side in split.sides.values()):
             for file in side.embeddings.values():
