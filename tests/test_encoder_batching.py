@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -35,3 +38,15 @@ def test_results_come_in_order(workers: int) -> None:
     done = list(on_each_core(lambda rows: int(rows.sum()), batches, workers))
     assert [result for _, result in done] == [2 * i + 1 for i in range(20)]
     assert all(batch is given for (batch, _), given in zip(done, batches, strict=True))
+
+
+def test_threads_that_wake_up_late_do_not_hold_the_others_up() -> None:
+    # Many more threads than work: some have not woken up yet when all is done. In a process of its own, as what this
+    # looks for is a wait for ever.
+    code = (
+        "import numpy as np\nfrom fliplens.encoders.batching import on_each_core\n"
+        "batches = [np.array([number]) for number in range(3)]\n"
+        "for _ in range(200):\n"
+        "    assert [int(found) for _, found in on_each_core(lambda one: 2 * int(one[0]), batches, 16)] == [0, 2, 4]"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)

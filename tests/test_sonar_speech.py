@@ -299,7 +299,9 @@ def test_a_language_names_the_folder_that_conversion_writes(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("FLIPLENS_HOME", str(tmp_path))
-    with pytest.raises(InputError, match=r"encoders-speech.md names its file.*sonar_conversion FILE\.pt --language eng"):
+    with pytest.raises(
+        InputError, match=r"encoders-speech.md names its file.*sonar_conversion FILE\.pt --language eng"
+    ):
         load_encoder("sonar-speech-eng")
     shutil.copytree(folder, tmp_path / "sonar-speech-eng")
     encoder = loaded("sonar-speech-eng")

@@ -205,10 +205,12 @@ def on_each_core(
         ready.wait()
 
     pool = ThreadPoolExecutor(workers, initializer=one_core, thread_name_prefix="fliplens-encode")
+    met = False
     try:
         # A thread of the pool starts with a piece of work; all of them start before the first one is free again.
         pending: list[Any] = [pool.submit(int) for _ in range(workers)]
         ready.wait()
+        met = True
         # torch keeps a number for each thread, and the last one set for those to come: that one is put back.
         torch.set_num_threads(threads)
         results = [pool.submit(work, batch) for batch in batches]
@@ -217,5 +219,8 @@ def on_each_core(
         for batch, result in zip(batches, results, strict=True):
             yield batch, result.result()
     finally:
-        ready.abort()
+        # Once all have met, a thread may still have to wake up: breaking the barrier then would fail it, and the pool
+        # would wait for it for ever. Those that still wait for the others must be let go.
+        if not met:
+            ready.abort()
         pool.shutdown(wait=True, cancel_futures=True)
