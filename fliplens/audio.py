@@ -15,7 +15,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 
-from fliplens.errors import InputError, MissingExtraError
+from fliplens.errors import InputError, MissingExtraError, reason_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -171,7 +171,7 @@ def _opened(path: Path) -> Iterator[Any]:
 
 
 def _not_audio(path: Path, error: Exception) -> InputError:
-    reason = " ".join(str(getattr(error, "error_string", error)).split()).rstrip(".") or type(error).__name__
+    reason = reason_of(getattr(error, "error_string", error))
     return InputError(
         f"expected audio (WAV, FLAC, Ogg or MP3) in {path}, could not read it ({reason}): the file is broken, or of "
         "another kind"

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from datetime import timedelta
 from typing import TYPE_CHECKING, TypeVar
 
-from fliplens.errors import FliplensError, InputError
+from fliplens.errors import FliplensError, InputError, reason_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -166,7 +166,7 @@ def _told() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        reason = " ".join(str(error).split())[:160]
+        reason = reason_of(error)
         raise FliplensError(
             f"expected the other processes to take part, found that one had ended or cannot be reached ({reason}): "
             "see what it said, then run the same command again"

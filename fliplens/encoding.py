@@ -30,7 +30,7 @@ from fliplens.embeddings import (
     write_npy,
 )
 from fliplens.encoders import BatchEncoder, Encoder, over_long
-from fliplens.errors import FliplensError, FliplensWarning, InputError, InterruptedRunError
+from fliplens.errors import FliplensError, FliplensWarning, InputError, InterruptedRunError, reason_of
 from fliplens.files import (
     FolderKind,
     atomic_file,
@@ -358,10 +358,9 @@ def _told_where_to_go_on(start: int, name: str, folder: Path) -> Iterator[None]:
         raise kind(f"{error}{tail}") from error
     except Exception as error:
         # Whatever a model or its server fails with: the job is as whole as before, and can be gone on with.
-        reason = " ".join(str(error).split())[:300]
+        reason = reason_of(f"{type(error).__name__}: {error}", 300)
         raise FliplensError(
-            f"expected vectors of the {'next ' if start else 'first '}rows, found {type(error).__name__}"
-            f"{': ' if reason else ''}{reason}{tail}"
+            f"expected vectors of the {'next ' if start else 'first '}rows, found {reason}{tail}"
         ) from error
 
 

@@ -12,10 +12,13 @@ FliplensWarning              worth telling, not worth stopping for
 ```
 
 Every message is one line that says what was expected, what was found and what to do; the command line
-prints it as it is and leaves with `exit_status`.
+prints it as it is and leaves with `exit_status`. What a file or another library brings into a message is part of
+that line: line breaks in it become spaces.
 """
 
 from __future__ import annotations
+
+import re
 
 __all__ = [
     "EmbeddingSpaceError",
@@ -25,13 +28,19 @@ __all__ = [
     "InputError",
     "InterruptedRunError",
     "MissingExtraError",
+    "reason_of",
 ]
+
+_LINE_BREAKS = re.compile(r"\s*[\n\r\v\f\x1c-\x1e\x85\u2028\u2029]\s*")
 
 
 class FliplensError(Exception):
     """The work failed. Base of every exception that FLiPLens raises on purpose."""
 
     exit_status: int = 1
+
+    def __init__(self, message: str) -> None:
+        super().__init__(_LINE_BREAKS.sub(" ", message))
 
 
 class MissingExtraError(FliplensError):
@@ -63,3 +72,14 @@ class FliplensWarning(UserWarning):
 
 class EmbeddingSpaceWarning(FliplensWarning):
     """Vectors fit the lens in size, but their statistics say another encoder made them."""
+
+
+def reason_of(error: BaseException | str, longest: int = 200) -> str:
+    """Return what another library says went wrong, as part of a message: one line, cut where it is long.
+
+    Args:
+        error: what it raised, or its words. An error without words is told by the name of its class.
+        longest: characters kept.
+    """
+    words = " ".join(str(error).split()).rstrip(".:") or type(error).__name__
+    return words if len(words) <= longest else f"{words[:longest]}..."

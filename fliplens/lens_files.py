@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from fliplens.decoding import ExplainingAway, Shares
-from fliplens.errors import FliplensError, InputError
+from fliplens.errors import FliplensError, InputError, reason_of
 from fliplens.files import FolderKind, atomic_folder, read_json, write_json
 from fliplens.fingerprint import Fingerprint
 from fliplens.objective import Factors
@@ -215,7 +215,7 @@ def _read_tensors(path: Path) -> dict[str, Tensor]:
         except Exception as error:
             raise InputError(
                 f"expected a state dict of tensors alone in {path}, could not read one "
-                f"({' '.join(str(error).split())[:120]}): convert it to safetensors"
+                f"({reason_of(error)}): convert it to safetensors"
             ) from error
         if not isinstance(value, dict) or not all(isinstance(t, Tensor) for t in value.values()):
             raise InputError(f"expected a state dict of tensors in {path}, found something else")
@@ -226,7 +226,7 @@ def _read_tensors(path: Path) -> dict[str, Tensor]:
         return dict(load_file(path))
     except Exception as error:
         raise InputError(
-            f"expected a safetensors file at {path}, could not read it ({' '.join(str(error).split())}): "
+            f"expected a safetensors file at {path}, could not read it ({reason_of(error)}): "
             "the file is truncated or of another kind, copy or download it again"
         ) from error
 
@@ -306,8 +306,6 @@ def _fetch(repository: str, file: str, revision: str | None, source: str) -> Pat
     except EntryNotFoundError:
         return None
     except (HfHubHTTPError, OSError, ValueError) as error:
-        raise FliplensError(
-            f"could not fetch {file} of {source} from the Hub ({' '.join(str(error).split())[:160]})"
-        ) from error
+        raise FliplensError(f"could not fetch {file} of {source} from the Hub ({reason_of(error)})") from error
     finally:
         logger.setLevel(level)

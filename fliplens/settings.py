@@ -11,7 +11,7 @@ from typing import Any, get_args, get_type_hints
 from fliplens.baselines.fitting import BaselineConfig, FrequencyConfig, ProbeConfig, RidgeConfig, SpliceConfig
 from fliplens.choosing import VocabularyChoice, VocabularyConfig
 from fliplens.concepts import ConceptConfig
-from fliplens.errors import InputError
+from fliplens.errors import InputError, reason_of
 from fliplens.preparation import HELD_OUT_SHARE
 from fliplens.recipes import TrainConfig
 from fliplens.tokenisation import Tokeniser
@@ -250,7 +250,7 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
     except FileNotFoundError as error:
         raise InputError(f"expected a YAML file at {path}, found none: check the path") from error
     except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
-        reason = " ".join(str(error).split())[:200]
+        reason = reason_of(error)
         raise InputError(f"expected YAML in {path}, found something else ({reason})") from error
     if not isinstance(value, dict):
         raise InputError(f"expected a mapping of settings in {path}, found {type(value).__name__}")

@@ -281,8 +281,10 @@ def test_several_threads_may_encode_at_once(encoder: Any, case: Case) -> None:
     inputs = list(case.inputs)
     whole = encoder.encode(inputs)
     with ThreadPoolExecutor(4) as pool:
-        for vectors in pool.map(lambda _: encoder.encode(inputs), range(8)):
-            np.testing.assert_allclose(vectors, whole, atol=case.atol)
+        # Short calls among long ones: what one asks of a shared tokeniser, another must not see.
+        parts = [inputs if i % 2 else inputs[:2] for i in range(8)]
+        for part, vectors in zip(parts, pool.map(encoder.encode, parts), strict=True):
+            np.testing.assert_allclose(vectors, whole[: len(part)], atol=case.atol)
 
 
 # --- of encoders that run here, batch by batch -------------------------------------------------------------------

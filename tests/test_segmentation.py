@@ -402,6 +402,7 @@ def test_the_estimator_takes_it() -> None:
 @given(st.text(AWKWARD, max_size=14), st.booleans())
 @example("日\u1112\u1161\u11ab本", True)
 @example("rock'n'\u00ad日\u00ad本\u00ad'", False)
+@example("İ\u0301ก", False)
 def test_words_with_places_are_the_tokenisers_words(text: str, lowercase: bool) -> None:
     tokeniser = Tokeniser(mode="icu", lowercase=lowercase)
     words = words_of(text, tokeniser)

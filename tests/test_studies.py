@@ -201,6 +201,8 @@ def replaced(value: Any, path: tuple[Any, ...], new: Any) -> Any:
 
 @given(path=st.sampled_from(paths_of(GOOD)), new=values)
 @settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@example(path=("vocabulary",), new={"\n": None})
+@example(path=(), new={"\u2028": None})
 def test_odd_values_are_refused_in_one_line(tmp_path: Path, path: tuple[Any, ...], new: Any) -> None:
     file = tmp_path / "study.yaml"
     file.write_text(yaml.safe_dump(replaced(GOOD, path, new), allow_unicode=True), encoding="utf-8", errors="replace")

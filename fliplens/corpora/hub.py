@@ -12,7 +12,7 @@ from fliplens.corpora.counting import Counts
 from fliplens.corpora.parallel import SPLIT_NAMES
 from fliplens.corpora.rows import Row
 from fliplens.corpora.tables import inside, no_column, text_of
-from fliplens.errors import FliplensError, InputError, MissingExtraError
+from fliplens.errors import FliplensError, InputError, MissingExtraError, reason_of
 
 __all__ = ["HubDataset"]
 
@@ -54,7 +54,9 @@ class HubDataset:
             for name, part in parts.items():
                 yield from self._part(part, named[name] if own else "", f"{self.name}, {name}", counts)
         except OSError as error:
-            raise FliplensError(f"expected the data set {self.name}, could not read it ({_reason(error)})") from error
+            raise FliplensError(
+                f"expected the data set {self.name}, could not read it ({reason_of(error)})"
+            ) from error
 
     def _part(self, part: Any, split: str, place: str, counts: Counts) -> Iterator[Row]:
         there = list(part.column_names or [])
@@ -99,15 +101,13 @@ class HubDataset:
         except (FileNotFoundError, ValueError) as error:
             raise InputError(
                 f"expected a data set saved to disk, or OWNER/NAME of the Hub, at {self.name}, found none "
-                f"({_reason(error)})"
+                f"({reason_of(error)})"
             ) from error
         except OSError as error:  # what `requests`, `httpx` and the offline mode raise is one
-            raise FliplensError(f"expected the data set {self.name}, could not get it ({_reason(error)})") from error
+            raise FliplensError(
+                f"expected the data set {self.name}, could not get it ({reason_of(error)})"
+            ) from error
         finally:
             for logger, level in zip(loggers, levels, strict=True):
                 logger.setLevel(level)
         return found if isinstance(found, dict) else {"all": found}
-
-
-def _reason(error: Exception) -> str:
-    return " ".join(str(error).split())[:200] or type(error).__name__

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from fliplens.corpora.rows import stream_lines
-from fliplens.errors import InputError, MissingExtraError
+from fliplens.errors import InputError, MissingExtraError, reason_of
 
 __all__ = ["TABLE_SUFFIXES", "column_names", "is_table", "text_of", "text_rows"]
 
@@ -178,9 +178,7 @@ def _parquet(path: Path) -> Any:
     except FileNotFoundError as error:
         raise InputError(f"expected a Parquet file at {path}, found none: check the path") from error
     except (pyarrow.ArrowException, OSError) as error:
-        raise InputError(
-            f"expected a Parquet file at {path}, could not read it ({' '.join(str(error).split())[:200]})"
-        ) from error
+        raise InputError(f"expected a Parquet file at {path}, could not read it ({reason_of(error)})") from error
 
 
 def _parquet_rows(path: Path, columns: Sequence[str]) -> Iterator[tuple[str, ...]]:
@@ -207,7 +205,7 @@ def _parquet_rows(path: Path, columns: Sequence[str]) -> Iterator[tuple[str, ...
                     yield tuple([text or "" for text in texts])
         except (pyarrow.ArrowException, OSError) as error:
             raise InputError(
-                f"expected a whole Parquet file at {path}, could not read it ({' '.join(str(error).split())[:200]})"
+                f"expected a whole Parquet file at {path}, could not read it ({reason_of(error)})"
             ) from error
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fliplens.embeddings.parts import check_array
-from fliplens.errors import InputError
+from fliplens.errors import InputError, reason_of
 
 __all__ = ["map_npy", "write_npy"]
 
@@ -26,7 +26,7 @@ def map_npy(path: Path) -> NDArray[Any]:
     try:
         array = np.lib.format.open_memmap(path, mode="r")
     except (ValueError, EOFError, OSError, SyntaxError) as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
+        reason = reason_of(error)
         raise InputError(
             f"expected an .npy file of floating-point numbers at {path}, could not map it ({reason}): "
             "the file is truncated, holds objects, or is no .npy file"

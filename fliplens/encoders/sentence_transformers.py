@@ -8,6 +8,7 @@ padding on a processor (`packed`), and vectors cut to their first numbers where 
 from __future__ import annotations
 
 import contextlib
+import threading
 import warnings
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
@@ -63,6 +64,8 @@ class SentenceTransformersEncoder(LocalTextEncoder):
     ) -> None:
         super().__init__(spec=spec, name=name, revision=revision, language=language, batch_size=batch_size)
         self.model = model
+        # A tokeniser is told to cut or to pad in one call and not to in the next: no other thread may come between.
+        self._lock = threading.Lock()
         # Asked of the vectors themselves: modules that cut or normalise them differ between versions.
         probe = self._of_model(["A probe.", "Another one, of some more words."])
         self.full_dim = int(probe.shape[1])
@@ -95,7 +98,7 @@ class SentenceTransformersEncoder(LocalTextEncoder):
         """Encode a chunk without padding, a batch on each of torch's threads."""
         import torch
 
-        with warnings.catch_warnings():
+        with self._lock, warnings.catch_warnings():
             warnings.simplefilter("ignore")
             tokens = packed.tokenise(texts)
         cut = np.zeros(len(texts), dtype=bool)
@@ -116,7 +119,7 @@ class SentenceTransformersEncoder(LocalTextEncoder):
         autocast: contextlib.AbstractContextManager[Any] = contextlib.nullcontext()
         if self.precision == "bfloat16":
             autocast = torch.autocast(torch.device(self.model.device).type, dtype=torch.bfloat16)
-        with warnings.catch_warnings(), autocast:
+        with self._lock, warnings.catch_warnings(), autocast:
             # Advice to its callers from inside torch and transformers is nothing that our caller can act on.
             warnings.simplefilter("ignore")
             output = self.model.encode(texts, batch_size=len(texts), show_progress_bar=False, convert_to_tensor=True)
@@ -150,12 +153,13 @@ class SentenceTransformersEncoder(LocalTextEncoder):
             lengths = np.array([len(text) for text in texts], dtype=np.int64)
             return np.minimum(lengths, self.max_tokens or lengths)
         prompt = self.model.prompts.get(self.model.default_prompt_name or "", "") or ""
-        tokens = tokenizer(
-            [prompt + text for text in texts] if prompt else texts,
-            truncation=False,
-            padding=False,
-            return_attention_mask=False,
-            return_token_type_ids=False,
-            verbose=False,
-        )["input_ids"]
+        with self._lock:
+            tokens = tokenizer(
+                [prompt + text for text in texts] if prompt else texts,
+                truncation=False,
+                padding=False,
+                return_attention_mask=False,
+                return_token_type_ids=False,
+                verbose=False,
+            )["input_ids"]
         return np.array([len(row) for row in tokens], dtype=np.int64)

@@ -25,7 +25,7 @@ from fliplens.encoders.sonar_speech import (
     default_folder,
     published_config,
 )
-from fliplens.errors import FliplensError, InputError
+from fliplens.errors import FliplensError, InputError, reason_of
 from fliplens.files import atomic_folder, check_free, sha256_of_file, write_json
 
 if TYPE_CHECKING:
@@ -183,7 +183,7 @@ def _load(checkpoint: Path) -> Mapping[str, torch.Tensor]:
     try:
         value = torch.load(checkpoint, map_location="cpu", weights_only=True)
     except Exception as error:  # whatever is in the file makes the unpickler raise what it likes
-        reason = " ".join(str(error).split())[:120] or type(error).__name__
+        reason = reason_of(error)
         raise InputError(
             f"expected a torch checkpoint of nothing but tensors in {checkpoint}, could not read it as such "
             f"({reason}): download the published file again; files that run code are not read"

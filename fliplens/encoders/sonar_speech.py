@@ -22,7 +22,7 @@ from fliplens.audio import RATE
 from fliplens.devices import resolve_device
 from fliplens.encoders.specs import LANGUAGE, Spec
 from fliplens.encoders.speech import LocalSpeechEncoder, Samples
-from fliplens.errors import FliplensError, FliplensWarning, InputError, MissingExtraError
+from fliplens.errors import FliplensError, FliplensWarning, InputError, MissingExtraError, reason_of
 from fliplens.files import FolderKind, read_json, write_json
 from fliplens.pretrained import quiet, revision_of
 
@@ -278,7 +278,7 @@ def _load_weights(folder: Path, config: SonarSpeechConfig) -> Any:
         try:
             model.load_state_dict(load_file(path), strict=True, assign=True)
         except Exception as error:  # safetensors and torch raise various kinds
-            reason = " ".join(str(error).split())[:160] or type(error).__name__
+            reason = reason_of(error)
             raise FliplensError(
                 f"expected the weights of a SONAR speech encoder in {path}, could not load them ({reason}): convert "
                 "the checkpoint again"

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
-from fliplens.errors import FliplensError, InputError
+from fliplens.errors import FliplensError, InputError, reason_of
 
 __all__ = ["Engine", "Outcome", "Piece", "Work", "attempted", "succeeded"]
 
@@ -67,10 +67,10 @@ def attempted(work: Work, piece: Piece) -> Outcome:
     try:
         return work(piece)
     except FliplensError as error:
-        return Outcome(piece.number, error=" ".join(str(error).split()), exit_status=error.exit_status)
+        return Outcome(piece.number, error=str(error), exit_status=error.exit_status)
     except Exception as error:
         # Of a model, or a disk: whatever it is, the other pieces are as whole as before.
-        reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+        reason = reason_of(f"{type(error).__name__}: {error}", 300)
         rows = f"rows {piece.first} to {piece.stop}"
         return Outcome(piece.number, error=f"expected to be done with {rows}, found {reason}", exit_status=1)
 

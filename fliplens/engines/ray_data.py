@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from fliplens.engines.protocol import Outcome, Piece, Work, attempted
-from fliplens.errors import FliplensError, InputError, MissingExtraError
+from fliplens.errors import FliplensError, InputError, MissingExtraError, reason_of
 
 __all__ = ["RayEngine"]
 
@@ -82,7 +82,7 @@ class RayEngine:
             reason = (lines[-1] if lines else type(error).__name__)[:300]
             raise FliplensError(f"expected Ray to do the work, found {type(error).__name__}: {reason}") from error
         except (ConnectionError, TimeoutError) as error:
-            reason = " ".join(str(error).split())[:200]
+            reason = reason_of(error)
             raise FliplensError(
                 f"expected a Ray cluster at {os.environ.get('RAY_ADDRESS', 'this machine')}, found {reason}"
             ) from error

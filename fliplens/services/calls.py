@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Protocol, TypeVar
 from urllib.parse import urlsplit
 
-from fliplens.errors import FliplensError, InputError
+from fliplens.errors import FliplensError, InputError, reason_of
 
 __all__ = [
     "RETRIED",
@@ -189,8 +189,7 @@ def one_line(text: str, keys: Iterable[Key]) -> str:
     """Return a service's words in one short line, without a key should they hold one."""
     for key in keys:
         text = text.replace(key.reveal(), "***")
-    text = " ".join(text.split())
-    return text if len(text) <= 200 else text[:200] + "..."
+    return reason_of(text)
 
 
 def key_from(names: Sequence[str], *, of: str) -> Key | None:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from fliplens.embeddings.matrix import Embeddings
-from fliplens.errors import FliplensError, InputError, MissingExtraError
+from fliplens.errors import FliplensError, InputError, MissingExtraError, reason_of
 from fliplens.sources.columns import text_column, texts_of, vector_column, vectors_of
 from fliplens.sources.specs import Source
 
@@ -59,7 +59,7 @@ def _load(source: Source) -> tuple[Any, list[Path]]:
             name, source.options.get("config"), split=source.options.get("split", "train"), revision=revision or None
         )
     except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
-        reason = " ".join(str(error).split())[:300]
+        reason = reason_of(error)
         kind = InputError if isinstance(error, ValueError | FileNotFoundError) else FliplensError
         raise kind(
             f"expected the dataset {source}, could not load it ({reason}): check name, split and network"

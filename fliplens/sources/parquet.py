@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from fliplens.embeddings.matrix import Embeddings
 from fliplens.embeddings.parts import Shelf, Streamed
-from fliplens.errors import EmbeddingSpaceError, InputError
+from fliplens.errors import EmbeddingSpaceError, InputError, reason_of
 from fliplens.sources.columns import arrow_library, text_column, texts_of, vector_column, vector_type, vectors_of
 from fliplens.sources.specs import Source
 
@@ -163,7 +163,7 @@ def _failures() -> tuple[type[BaseException], ...]:
 
 
 def _damaged(file: Path, error: BaseException) -> InputError:
-    reason = " ".join(str(error).split())[:200]
+    reason = reason_of(error)
     return InputError(
         f"expected a Parquet file at {file}, could not read it ({reason}): it is truncated, damaged, or no such file"
     )

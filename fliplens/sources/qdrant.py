@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 import numpy as np
 from numpy.typing import NDArray
 
-from fliplens.errors import FliplensError, InputError, MissingExtraError
+from fliplens.errors import FliplensError, InputError, MissingExtraError, reason_of
 from fliplens.sources.specs import Source
 from fliplens.sources.stores import Page, Store
 
@@ -99,7 +99,7 @@ class Collection:
                 f"expected an answer of {self.name}, found {error.status_code} {error.reason_phrase}{hint}"
             ) from None
         except (ApiException, OSError) as error:
-            reason = " ".join(str(error).split())[:200]
+            reason = reason_of(error)
             raise FliplensError(f"expected an answer of {self.name}, had none ({reason})") from None
 
     def pages(self, start: Any, rows: int) -> Iterator[Page]:

@@ -10,7 +10,7 @@ import numpy as np
 
 from fliplens.embeddings.matrix import Embeddings
 from fliplens.embeddings.parts import BFloat16, check_array
-from fliplens.errors import InputError
+from fliplens.errors import InputError, reason_of
 from fliplens.sources.specs import Source
 
 __all__ = ["open_vectors"]
@@ -64,7 +64,7 @@ def _tensors(path: Path) -> dict[str, tuple[str, list[int]]]:
             slices = {name: tensors.get_slice(name) for name in tensors.keys()}  # noqa: SIM118 - no mapping
             return {name: (one.get_dtype(), one.get_shape()) for name, one in slices.items()}
     except (safetensors.SafetensorError, OSError, ValueError) as error:
-        reason = " ".join(str(error).split())
+        reason = reason_of(error)
         raise InputError(
             f"expected a .safetensors file at {path}, could not map it ({reason}): "
             "the file is truncated, or is no .safetensors file"

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
-from fliplens.errors import InputError
+from fliplens.errors import InputError, reason_of
 
 __all__ = ["Located", "read_located"]
 
@@ -122,7 +122,7 @@ def read_located(path: str | Path) -> Located:
     except FileNotFoundError as error:
         raise InputError(f"expected a YAML file at {path}, found none: check the path") from error
     except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
-        reason = " ".join(str(error).split())[:200]
+        reason = reason_of(error)
         raise InputError(f"expected YAML in {path}, found something else ({reason})") from error
     if not isinstance(node, yaml.MappingNode):
         raise InputError(f"expected a mapping of settings in {path}, found something else")
@@ -160,7 +160,7 @@ def _located(node: Any, path: Path, name: str, above: set[int], numbers: Iterato
             value = yaml.SafeLoader("").construct_object(node, deep=True)
         except (yaml.YAMLError, ValueError, LookupError, ArithmeticError, AttributeError) as error:
             # All but the first are the reader's own slips: of 2001-99-99, 0b_, `!!bool maybe` and the like.
-            reason = " ".join(str(error).split())[:120]
+            reason = reason_of(error)
             raise InputError(f"expected plain values in {path} line {line}, found another kind ({reason})") from error
         if isinstance(value, str):
             _check_text(value, path, line)

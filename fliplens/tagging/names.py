@@ -47,6 +47,8 @@ _UNCOUNTED = str.maketrans("", "", "'\u200c\u200d")
 _UNSPACED = regex.compile(r"[\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}]")
 
 _TOKENISER = Tokeniser()
+# By whether it lower-cases: the spelling of İ with another mark on it has not the same length in both.
+_CASED = {True: _TOKENISER, False: Tokeniser(lowercase=False)}
 
 
 class Place(NamedTuple):
@@ -80,19 +82,22 @@ def words_of(text: str, tokeniser: Tokeniser = _TOKENISER) -> list[Place]:
         if len(terms) == 1:
             places.append(Place(terms[0], match.start(), match.end()))
         else:
-            places += _placed(terms, match.group(), match.start())
+            places += _placed(terms, match.group(), match.start(), _CASED[tokeniser.lowercase])
     return places
 
 
-def _placed(terms: Sequence[str], text: str, offset: int) -> Iterator[Place]:
-    """Yield the words that a dictionary cuts `text` into, with their places; `text` starts at `offset`."""
+def _placed(terms: Sequence[str], text: str, offset: int, speller: Tokeniser) -> Iterator[Place]:
+    """Yield the words that a dictionary cuts `text` into, with their places; `text` starts at `offset`.
+
+    `speller` writes a part as the tokeniser of the words does, and cuts nothing by a dictionary.
+    """
     parts = _PART.finditer(text)
     for term in terms:
         left = len(term.translate(_UNCOUNTED))
         start, end = -1, -1
         while left > 0 and (part := next(parts, None)) is not None:
             # A part spelt as the tokeniser spells it has as many characters as it brings to its word.
-            left -= len("".join(_TOKENISER.terms(part.group())).translate(_UNCOUNTED))
+            left -= len("".join(speller.terms(part.group())).translate(_UNCOUNTED))
             start = part.start() if start < 0 else start
             end = part.start() + len(_HANGING.sub("", part.group()))
         yield Place(term, offset + start, offset + end)

@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from fliplens.distributed import Group
 from fliplens.embeddings import Embeddings
 from fliplens.encoding import encode_texts
-from fliplens.errors import FliplensWarning, InputError, InterruptedRunError
+from fliplens.errors import FliplensWarning, InputError, InterruptedRunError, reason_of
 from fliplens.files import atomic_file
 from fliplens.recipes import TrainConfig
 from fliplens.training.state import STATE_VERSION, TrainState
@@ -198,7 +198,7 @@ class Checkpoint:
         except (OSError, ValueError) as error:  # an empty file cannot be mapped
             raise InputError(
                 f"expected a checkpoint in {path}, found one that cannot be read "
-                f"({' '.join(str(error).split())[:120]}): pass --overwrite (overwrite=True) to start anew"
+                f"({reason_of(error)}): pass --overwrite (overwrite=True) to start anew"
             ) from error
         differs = sorted(
             name for name in {*job, *self._job} if _canonical(job.get(name)) != _canonical(self._job.get(name))
