@@ -218,8 +218,8 @@ def _steps(
 
 def _explain_away(views: Views, trained: TrainResult, memory: AnonymousMemory) -> dict[str, Any]:
     """Learn what `fit` learns when training is over, from all rows as it does: its time and memory."""
-    from fliplens.decoding import learn
     from fliplens.devices import resolve_device
+    from fliplens.training.explaining_away import learn
 
     device = resolve_device("auto")
     memory.restart()

@@ -269,8 +269,8 @@ DECODINGS: dict[str, dict[str, Any]] = {
 def _decode(name: str) -> dict[str, Any]:
     """Train the default lens of one text; score it plainly and with the words explained away in several ways."""
     from fliplens import TrainConfig
-    from fliplens.decoding import learn
     from fliplens.training import train
+    from fliplens.training.explaining_away import learn
 
     part = _slice(name)
     result = train(part.data, TrainConfig(), word_vectors=part.word_vectors)

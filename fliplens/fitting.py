@@ -12,7 +12,6 @@ import torch
 
 from fliplens.choosing import VocabularyChoice, VocabularyConfig, choice_of
 from fliplens.decoding import ExplainingAway
-from fliplens.decoding import learn as learn_decoding
 from fliplens.devices import resolve_device
 from fliplens.distributed import Group
 from fliplens.embeddings import EmbeddingsLike
@@ -23,6 +22,7 @@ from fliplens.progress import say
 from fliplens.recipes import TrainConfig
 from fliplens.training import Checkpoint, FolderLog, MetricsWriter, TrainResult, train
 from fliplens.training.checkpoint import interruption
+from fliplens.training.explaining_away import learn as learn_decoding
 from fliplens.views import Views
 from fliplens.vocabulary import Vocabulary
 

@@ -20,7 +20,7 @@ from safetensors.torch import load_file, save_file
 from scipy.sparse import csr_matrix
 from toys import ToyEncoder, toy_corpus, toy_texts
 
-from fliplens.decoding import ExplainingAway, Shares, check_decoding, learn, learn_shares, ridge_dictionary
+from fliplens.decoding import ExplainingAway, Shares, check_decoding
 from fliplens.embeddings import Embeddings, open_embeddings
 from fliplens.errors import InputError
 from fliplens.evaluation import evaluate
@@ -30,6 +30,7 @@ from fliplens.lens import Lens
 from fliplens.objective import Factors
 from fliplens.recipes import TrainConfig
 from fliplens.settings import FitSettings
+from fliplens.training.explaining_away import learn, learn_shares, ridge_dictionary
 from fliplens.views import Views
 from fliplens.vocabulary import Vocabulary
 
