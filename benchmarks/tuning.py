@@ -214,7 +214,7 @@ def _train(part: Slice, setting: Setting) -> dict[str, Any]:
 
     from fliplens import TrainConfig
     from fliplens.embeddings import Embeddings
-    from fliplens.training import loop, optimiser, train
+    from fliplens.training import optimiser, train, trainer
     from fliplens.views import Views
 
     data = part.data
@@ -226,7 +226,7 @@ def _train(part: Slice, setting: Setting) -> dict[str, Any]:
     n_steps = config.passes * -(-len(data.primary) // config.batch_size)
     chosen = optimiser.Optimiser if setting.optimiser is None else _optimiser(setting.optimiser, part, n_steps)
     # Without dev data: the weights of the last step are kept, whatever they score.
-    with mock.patch.object(loop, "Optimiser", chosen):
+    with mock.patch.object(trainer, "Optimiser", chosen):
         result = train(data, config, word_vectors=part.word_vectors)
     return {
         "rows": len(data.primary),

@@ -127,12 +127,12 @@ def test_a_job_of_two_that_is_stopped_goes_on_as_one_or_two(job: Path) -> None:
 def test_a_process_that_dies_ends_the_others_in_one_line(job: Path) -> None:
     code = (
         "import os, sys\n"
-        "from fliplens.training.loop import _Trainer\n"
-        "step = _Trainer.step\n"
+        "from fliplens.training.trainer import Trainer\n"
+        "step = Trainer.step\n"
         "def dying(self, rows):\n"
         "    if self.state.step == 5 and self.group.rank == 1: os._exit(9)\n"
         "    return step(self, rows)\n"
-        "_Trainer.step = dying\n"
+        "Trainer.step = dying\n"
         "from fliplens.cli import main\n"
         "raise SystemExit(main(sys.argv[1:]))\n"
     )

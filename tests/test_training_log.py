@@ -23,7 +23,7 @@ from fliplens.errors import FliplensWarning, InputError, InterruptedRunError, Mi
 from fliplens.fitting import fit
 from fliplens.recipes import TrainConfig
 from fliplens.training import Checkpoint, FolderLog, JsonLines, TensorBoard, TrainResult, train
-from fliplens.training.loop import LOG_STEPS
+from fliplens.training.trainer import LOG_STEPS
 from fliplens.views import batches
 
 TIMES = ("seconds", "rows_per_second")

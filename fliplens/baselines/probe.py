@@ -30,9 +30,9 @@ from fliplens.objective import Bags, Factors
 from fliplens.progress import Progress
 from fliplens.reading import BLOCK_BYTES
 from fliplens.recipes import TrainConfig
-from fliplens.training.loop import sampler_of
 from fliplens.training.optimiser import Optimiser
 from fliplens.training.start import starting_state
+from fliplens.training.trainer import sampler_of
 from fliplens.views import Views, batch, batches
 from fliplens.vocabulary import Vocabulary
 
