@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import logging
 import os
+import signal
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -65,7 +68,9 @@ class RayEngine:
             gpus = 0 if self._device == "cpu" else int(ray.cluster_resources().get("GPU", 0))
             actors = self._actors or gpus or int(ray.cluster_resources().get("CPU", 1))
             actors = max(1, min(actors, len(pieces)))
-            data = ray.data.from_items([piece._asdict() for piece in pieces]).map_batches(
+            # A block a piece: each is told of as soon as it is done.
+            items = ray.data.from_items([piece._asdict() for piece in pieces], override_num_blocks=len(pieces))
+            data = items.map_batches(
                 _Actor,
                 fn_constructor_args=(work,),
                 compute=ray.data.ActorPoolStrategy(size=actors),
@@ -92,11 +97,27 @@ class RayEngine:
         if self._ray.is_initialized():
             return
         quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
-        if os.environ.get("RAY_ADDRESS"):
-            self._ray.init(**quiet)
-        else:
-            self._ray.init(num_cpus=self._cores, include_dashboard=False, **quiet)
+        with _handlers_kept():
+            if os.environ.get("RAY_ADDRESS"):
+                self._ray.init(**quiet)
+            else:
+                self._ray.init(num_cpus=self._cores, include_dashboard=False, **quiet)
         self._started = True
+
+
+@contextlib.contextmanager
+def _handlers_kept() -> Iterator[None]:
+    """Put the handlers of signals back that Ray replaces: with its own, SIGTERM ends the process on the spot."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            if handler is not None:
+                signal.signal(number, handler)
 
 
 class _Actor:
