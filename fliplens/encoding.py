@@ -23,6 +23,7 @@ from fliplens.encoding_jobs import (
     bad_list,
     check_output,
     check_unchanged,
+    difference,
     intact,
     job_of,
     kept_bad,
@@ -208,9 +209,11 @@ def _finished(out: Path, job: Manifest, inputs: Inputs, *, single: bool, overwri
             if found.complete:
                 check_unchanged(found, inputs, out)
             return found.complete
+        other = f"vectors {difference(found, job)}"
+    else:
+        other = "vectors or files"
     raise InputError(
-        f"expected {out} to be free or to hold this job, found other vectors or files: "
-        "name another place, or pass --overwrite"
+        f"expected {out} to be free or to hold this job, found other {other}: name another place, or pass --overwrite"
     )
 
 

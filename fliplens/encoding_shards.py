@@ -368,7 +368,10 @@ def _whole(out: Path, job: Manifest) -> Manifest | None:
         return None
     found = Manifest.load(path)
     if not same_job(found, job):
-        raise InputError(f"expected {out} to be free or to hold this job, found other vectors: name another place")
+        raise InputError(
+            f"expected {out} to be free or to hold this job, found other vectors {difference(found, job)}: name "
+            "another place"
+        )
     if not found.complete:
         raise InputError(
             f"expected shards in {out}, found the same job undivided: go on without --shard, or name another place"
