@@ -275,13 +275,14 @@ class Slow(Counts):
 def test_a_job_that_is_stopped_goes_on(tmp_path: Path) -> None:
     out, encoder = tmp_path / "v.parquet", Slow()
     options: dict[str, Any] = {"spec": "toy", "rows_per_part": 50}
-    with pytest.raises(InterruptedRunError, match="interrupted; 80 of 230 rows are kept in .*: run the same command"):
+    with pytest.raises(InterruptedRunError, match="interrupted; 130 of 230 rows are kept in .*: run"):
         encode_on(Backwards(), TEXTS, lambda: encoder, out, stop=Stops(encoder, 2), **options)
-    assert files(out) == ["part-00003.parquet", "part-00004.parquet"] and not out.exists()
+    # The third was under way, and encoded as a whole.
+    assert files(out) == [f"part-0000{number}.parquet" for number in (2, 3, 4)] and not out.exists()
     assert sorted(path.name for path in parts(out).glob(".*")) == []
-    with pytest.raises(InterruptedRunError, match="interrupted; 0 of 230"):
+    with pytest.raises(InterruptedRunError, match="interrupted; 130 of 230"):
         encode_on(Backwards(), TEXTS, lambda: encoder, out, stop=lambda: True, **options)
-    assert len(encoder.calls) == 2
+    assert len(encoder.calls) == 3
     encode_on(Backwards(), TEXTS, lambda: encoder, out, stop=lambda: False, **options)
     assert encoder.calls == [30, 50, 50, 50, 50]
     check_encoded(out, TEXTS)
@@ -462,7 +463,7 @@ def test_bad_rows_are_named_or_dropped(tmp_path: Path, lens: Path) -> None:
     vectors[bad] = np.nan
     write_vectors(tmp_path / "v.parquet", vectors, 33)
     with pytest.raises(InputError, match=r"infinite values in row 200 \(from 0\)"):
-        read_on(Backwards(), lens, tmp_path / "v.parquet", tmp_path / "o.parquet", rows_per_part=60)
+        read_on(Backwards(), lens, tmp_path / "v.parquet", tmp_path / "o.parquet", 5, rows_per_part=60)
     assert not (tmp_path / "o.parquet").exists() and not list(tmp_path.glob(".*"))
     # What stopped at them goes on without them.
     done = read_on(

@@ -137,8 +137,13 @@ class EncodePiece(PieceWork):
         return self._outcome(piece, facts)
 
     def _encode(self, piece: Piece, name: str) -> Part:
-        def moved(_rows: int) -> None:
-            self.heed()
+        left = piece.stop - piece.first
+
+        def moved(rows: int) -> None:
+            nonlocal left
+            left -= rows
+            if left:  # what is encoded to its end is worth writing
+                self.heed()
 
         if self.modality == "text":
             return encode_lines(self.encoder, self.inputs[piece.first : piece.stop], moved=moved)

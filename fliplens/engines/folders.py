@@ -24,7 +24,7 @@ from fliplens.errors import FliplensError, InputError, InterruptedRunError, reas
 from fliplens.files import FolderKind, check_free, read_json, remove_leftovers, sha256_of_file, write_json
 from fliplens.progress import Progress
 
-__all__ = ["Job", "PieceWork", "fill", "finished"]
+__all__ = ["Job", "PieceWork", "fill", "finished", "piece_name"]
 
 RECORD_SHARE = 0.05
 """Of the time, at most, goes into writing the record: of a job of many pieces it grows long."""
@@ -60,6 +60,11 @@ class Job:
         return self.pieces[-1].stop
 
 
+def piece_name(number: int) -> str:
+    """Return the name of the file of a piece."""
+    return f"part-{number:05d}.parquet"
+
+
 @dataclass
 class PieceWork(ABC):
     """Work that writes a file a piece, `part-00000.parquet`, unless it is there."""
@@ -79,7 +84,7 @@ class PieceWork(ABC):
             FliplensError: it cannot be made.
         """
         self.heed()
-        path = self.folder / f"part-{piece.number:05d}.parquet"
+        path = self.folder / piece_name(piece.number)
         if path.is_file():
             digest = sha256_of_file(path)
             # One that is not known was whole when it got its name, just before a kill.
@@ -116,7 +121,7 @@ def finished(job: Job, *, overwrite: bool) -> dict[str, Any] | None:
     if not isinstance(found, dict) or not found.get("complete") or not _says(found, job.what):
         raise InputError(f"expected {out} to hold this job, found another: name another place, or pass --overwrite")
     for number, size in enumerate(found.get("bytes", [])):
-        path = out / f"part-{number:05d}.parquet"
+        path = out / piece_name(number)
         there = path.stat().st_size if path.is_file() else "none"
         if there != size:
             raise InputError(
@@ -201,7 +206,8 @@ def fill(
         with contextlib.suppress(OSError):
             keep()
         remove_leftovers(folder)
-        rows = sum(job.pieces[number].stop - job.pieces[number].first for number in outcomes)
+        there = {*outcomes, *(number for number in known if (folder / piece_name(number)).is_file())}
+        rows = sum(job.pieces[number].stop - job.pieces[number].first for number in there)
         if failed is None:
             raise InterruptedRunError(
                 f"interrupted; {rows} of {job.rows} rows are kept in {folder}: run the same command again to go on"
@@ -232,11 +238,12 @@ def _begun(job: Job, *, overwrite: bool) -> dict[int, str]:
             remove_leftovers(folder)
             done = found.get("done", dict(enumerate(found.get("sha256", []))))
             return {int(number): str(digest) for number, digest in done.items()}
-        if not overwrite:
+        if not overwrite and any(folder.glob("part-*.parquet")):
             raise InputError(
                 f"expected {folder} to hold this job, found another: name another place, or pass --overwrite"
             )
-    check_free(folder, kind=job.kind, overwrite=overwrite)
+    # What holds no rows yet is nobody's loss.
+    check_free(folder, kind=job.kind, overwrite=overwrite or record.is_file())
     if folder.exists():
         shutil.rmtree(folder)
     folder.mkdir(parents=True)

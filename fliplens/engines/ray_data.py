@@ -42,7 +42,6 @@ class RayEngine:
         self._actors, self._device, self._cores = actors, device, cores
         # Nothing is reported to anyone unless somebody has asked for it.
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-        os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
         try:
             import ray.data
         except ImportError as error:
@@ -77,8 +76,7 @@ class RayEngine:
                 batch_size=1,
                 num_cpus=None if gpus else 1,
                 num_gpus=gpus / actors if gpus else None,
-                max_restarts=RESTARTS,
-                max_task_retries=RESTARTS,
+                ray_remote_args_fn=lambda: {"max_restarts": RESTARTS, "max_task_retries": RESTARTS},
             )
             for row in data.iter_rows():
                 yield Outcome(**row)
