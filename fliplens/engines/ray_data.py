@@ -8,6 +8,7 @@ import logging
 import os
 import signal
 import threading
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -42,6 +43,7 @@ class RayEngine:
         self._actors, self._device, self._cores = actors, device, cores
         # Nothing is reported to anyone unless somebody has asked for it.
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
         try:
             import ray.data
         except ImportError as error:
@@ -69,15 +71,19 @@ class RayEngine:
             actors = max(1, min(actors, len(pieces)))
             # A block a piece: each is told of as soon as it is done.
             items = ray.data.from_items([piece._asdict() for piece in pieces], override_num_blocks=len(pieces))
-            data = items.map_batches(
-                _Actor,
-                fn_constructor_args=(work,),
-                compute=ray.data.ActorPoolStrategy(size=actors),
-                batch_size=1,
-                num_cpus=None if gpus else 1,
-                num_gpus=gpus / actors if gpus else None,
-                ray_remote_args_fn=lambda: {"max_restarts": RESTARTS, "max_task_retries": RESTARTS},
-            )
+            with warnings.catch_warnings():
+                # There is no other way yet to say how often an actor may die.
+                warnings.simplefilter("ignore")
+                data = items.map_batches(
+                    _Actor,
+                    fn_constructor_args=(work,),
+                    compute=ray.data.ActorPoolStrategy(size=actors),
+                    batch_size=1,
+                    num_cpus=None if gpus else 1,
+                    num_gpus=gpus / actors if gpus else None,
+                    max_restarts=RESTARTS,
+                    max_task_retries=RESTARTS,
+                )
             for row in data.iter_rows():
                 yield Outcome(**row)
         except ray.exceptions.RayError as error:
@@ -95,7 +101,7 @@ class RayEngine:
         if self._ray.is_initialized():
             return
         quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
-        with _handlers_kept():
+        with _handlers_kept(), _silent():
             if os.environ.get("RAY_ADDRESS"):
                 self._ray.init(**quiet)
             else:
@@ -116,6 +122,20 @@ def _handlers_kept() -> Iterator[None]:
         for number, handler in before.items():
             if handler is not None:
                 signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def _silent() -> Iterator[None]:
+    """Keep what Ray's own processes are started with off stderr: that it was told to be quiet, it writes there."""
+    kept = os.dup(2)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
 
 
 class _Actor:
