@@ -127,7 +127,11 @@ def _handlers_kept() -> Iterator[None]:
 @contextlib.contextmanager
 def _silent() -> Iterator[None]:
     """Keep what Ray's own processes are started with off stderr: that it was told to be quiet, it writes there."""
-    kept = os.dup(2)
+    try:
+        kept = os.dup(2)
+    except OSError:  # a daemon has none
+        yield
+        return
     nowhere = os.open(os.devnull, os.O_WRONLY)
     try:
         os.dup2(nowhere, 2)
