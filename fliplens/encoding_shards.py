@@ -14,29 +14,35 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from fliplens.embeddings import Embeddings, Manifest, manifest_path, open_embeddings, part_name
 from fliplens.encoders import BatchEncoder, Encoder, over_long
-from fliplens.encoding import (
-    ROWS_PER_PART,
+from fliplens.encoding import ROWS_PER_PART, text_inputs
+from fliplens.encoding_jobs import (
     SHARDS,
+    Inputs,
+    bad_beside,
+    bad_list,
+    check_output,
+    check_unchanged,
+    difference,
     intact,
     job_of,
-    join_parts,
+    kept_bad,
+    list_bad,
     same_job,
-    text_inputs,
-    write_parts,
+    with_grown,
 )
+from fliplens.encoding_parts import join_parts, write_parts
 from fliplens.errors import FliplensWarning, InputError
 from fliplens.files import atomic_folder, is_empty, link_or_copy, remove_leftovers, sha256_of_file, write_json
 from fliplens.progress import Progress
 
-__all__ = ["Shard", "ShardDone", "encode_shard", "merge_shards"]
+__all__ = ["Shard", "ShardDone", "encode_shard", "encode_shard_rows", "merge_shards"]
 
-_SAME = ("encoder", "revision", "dim", "dtype", "normalised", "precision")
 _NAME = re.compile(r"shard-(\d+)-of-(\d+)\.json")
-_ENTRY = re.compile(rf"{_NAME.pattern}|part-\d+\.npy|manifest\.json|\..+\.tmp")
+_OF_SHARDS = re.compile(rf"{_NAME.pattern}|shard-\d+-of-\d+\.bad\.jsonl")
+_ENTRY = re.compile(rf"{_OF_SHARDS.pattern}|part-\d+\.npy|manifest\.json|bad\.jsonl|\..+\.tmp")
 
 
 @dataclass(frozen=True)
@@ -90,6 +96,8 @@ class ShardDone:
     """Of the whole job where that is complete, else of the shard."""
     waiting: tuple[str, ...]
     """Shards that are not complete in this folder, `i/n`; none where `open_embeddings` opens it."""
+    bad_list: Path
+    """Where the rows are listed whose input could not be read; no such file where there are none."""
 
 
 def encode_shard(
@@ -130,38 +138,93 @@ def encode_shard(
     Warns:
         FliplensWarning: the model read only the start of some texts.
     """
+    return encode_shard_rows(
+        text_inputs(texts, encoder, name=name),
+        encoder,
+        out,
+        shard,
+        dtype=dtype,
+        rows_per_part=rows_per_part,
+        overwrite=overwrite,
+        show_progress=show_progress,
+        stop=stop,
+        stacklevel=3,
+    )
+
+
+def encode_shard_rows(
+    inputs: Inputs,
+    encoder: Encoder,
+    out: str | Path,
+    shard: Shard,
+    *,
+    dtype: str,
+    rows_per_part: int,
+    overwrite: bool,
+    show_progress: bool,
+    stop: Callable[[], bool] | None = None,
+    stacklevel: int = 2,
+) -> ShardDone:
+    """Encode one shard of whatever `inputs` stands for; see `encode_shard` for the other arguments and errors.
+
+    Args:
+        inputs: all rows of the job, the same on every machine.
+        encoder: what makes the vectors.
+        out: a folder.
+        shard: which rows.
+        dtype: see `encode_shard`.
+        rows_per_part: see there.
+        overwrite: see there.
+        show_progress: see there.
+        stop: see there.
+        stacklevel: of warnings, as in `warnings.warn`.
+    """
     out = Path(out)
     if out.suffix == ".npy" or out.is_file():
         raise InputError(
             f"expected a folder for a shard, found {out}: name one, and give an .npy file to the merge (--merge)"
         )
-    inputs = text_inputs(texts, encoder, name=name)
+    check_output(out)
     job = job_of(inputs, encoder, dtype=dtype, rows_per_part=rows_per_part)
     parts = shard.parts(-(-inputs.rows // rows_per_part))
     rows = range(parts.start * rows_per_part, min(parts.stop * rows_per_part, inputs.rows))
     if (whole := _whole(out, job)) is not None:
-        return ShardDone(out, rows, whole, ())
+        if overwrite:
+            raise InputError(
+                f"expected shards in {out} to overwrite one of, found all of them put together: delete it, or name "
+                "another place"
+            )
+        check_unchanged(whole, inputs, out, parts=parts)
+        return ShardDone(out, rows, whole, (), bad_list(out))
     _check_folder(out, job, shard, overwrite=overwrite)
     path = out / shard.manifest_name
     if path.is_file() and not overwrite:
-        done = intact(out, _load(path), inputs, first=parts.start)
+        _load(path)
+        done = intact(path, inputs, first=parts.start)
     else:
         done = job
         write_json(path, job.to_json())
-    remove_leftovers(out, lambda entry: entry == path.name or entry in map(part_name, parts))
+    ours = {path.name, bad_beside(path).name, *map(part_name, parts)}
+    remove_leftovers(out, lambda entry: entry in ours)
     already = sum(done.rows)
     done, cut = write_parts(inputs, encoder, path, done, rows=rows, show_progress=show_progress, stop=stop)
     if cut and isinstance(encoder, BatchEncoder):
-        warnings.warn(over_long(encoder, cut, len(rows) - already), FliplensWarning, stacklevel=2)
-    found = _found([out])
-    waiting = _waiting(found, shard.count)
-    if waiting:
-        # Another machine may have made the folder whole meanwhile, and removed the shards' manifests.
+        warnings.warn(over_long(encoder, cut, len(rows) - already), FliplensWarning, stacklevel=stacklevel)
+    try:
+        found = _found([out])
+        if waiting := _waiting(found, shard.count):
+            whole = _whole(out, job)
+        else:
+            whole = _together(found)
+            _make_whole(out, whole, _bad_rows(found))
+    except InputError:
         whole = _whole(out, job)
-        return ShardDone(out, rows, done if whole is None else whole, () if whole is not None else waiting)
-    whole = _together(found)
-    _make_whole(out, whole)
-    return ShardDone(out, rows, whole, ())
+        if whole is None:
+            raise
+    # Another machine may have made the folder whole meanwhile, and removed what the shards kept.
+    if whole is None:
+        return ShardDone(out, rows, done, waiting, bad_beside(path))
+    return ShardDone(out, rows, whole, (), bad_list(out))
 
 
 def merge_shards(
@@ -182,7 +245,7 @@ def merge_shards(
         InputError: a shard is missing or not complete (the message names it), or two are of different jobs; a part is
             damaged; `out` holds something else.
     """
-    out = Path(out)
+    out = check_output(out)
     places = [Path(folder) for folder in folders]
     if len(places) == 1 and places[0].resolve() == out.resolve() and (out / "manifest.json").is_file():
         return open_embeddings(out)
@@ -202,6 +265,7 @@ def merge_shards(
         state = f"only {sum(done[first].rows)} rows of it" if first in done else "none of it"
         more = f" (nor are {len(waiting) - 1} others complete: {', '.join(waiting[1:6])})" if waiting[1:] else ""
         raise InputError(f"expected shard {first}, complete, in the folders to merge, found {state}{more}: encode it")
+    bad = _bad_rows(found)
     files = [
         folder / part_name(number)
         for shard, (manifest, folder) in sorted(found.items(), key=lambda item: item[0].number)
@@ -217,13 +281,14 @@ def merge_shards(
     if out.suffix == ".npy":
         if (out.exists() or manifest_path(out).exists()) and not overwrite:
             raise InputError(f"expected no file at {out}, found one: name another place, or pass --overwrite")
-        join_parts(files, out, whole)
+        join_parts(files, out, whole, bad=bad)
     elif all(file.parent.resolve() == out.resolve() for file in files):
-        _make_whole(out, whole)
+        _make_whole(out, whole, bad)
     else:
         with atomic_folder(out, kind=SHARDS, overwrite=overwrite) as folder:
             for file in files:
                 link_or_copy(file, folder / file.name)
+            list_bad(bad_list(folder), bad)
             write_json(folder / "manifest.json", whole.to_json())
     return open_embeddings(out)
 
@@ -275,32 +340,21 @@ def _together(found: Mapping[Shard, tuple[Manifest, Path]]) -> Manifest:
     ordered = sorted(found.items(), key=lambda item: item[0].number)
     first_shard, (first, first_folder) = ordered[0]
     for shard, (manifest, folder) in ordered[1:]:
-        if difference := _difference(manifest, first):
+        if differs := difference(manifest, first):
             raise InputError(
-                f"expected shards of one job, found shard {shard} in {folder} {difference} of shard {first_shard} in "
+                f"expected shards of one job, found shard {shard} in {folder} {differs} of shard {first_shard} in "
                 f"{first_folder}: encode one of them again"
             )
+    manifests = [manifest for _, (manifest, _) in ordered]
+    files = [state for manifest in manifests for state in manifest.source.get("files", [])]
+    bad = sum(manifest.source.get("bad", 0) for manifest in manifests)
     return dataclasses.replace(
         first,
-        rows=[rows for _, (manifest, _) in ordered for rows in manifest.rows],
-        sha256=[digest for _, (manifest, _) in ordered for digest in manifest.sha256],
+        source=with_grown(first.source, files or None, bad),
+        rows=[rows for manifest in manifests for rows in manifest.rows],
+        sha256=[digest for manifest in manifests for digest in manifest.sha256],
         complete=True,
     )
-
-
-def _difference(found: Manifest, job: Manifest) -> str:
-    """Return what makes two manifests those of different jobs, in words that end before "of"; "" if nothing does."""
-
-    def of(manifest: Manifest) -> dict[str, Any]:
-        values = {name: getattr(manifest, name) for name in _SAME}
-        values |= {f"{name} of the texts": manifest.source.get(name) for name in ("name", "rows", "sha256")}
-        return {**values, "rows a part": manifest.source.get("rows_per_part")}
-
-    theirs, ours = of(found), of(job)
-    for name, value in ours.items():
-        if theirs[name] != value:
-            return f"with {name} {theirs[name]}, not the {value}"
-    return ""
 
 
 def _whole(out: Path, job: Manifest) -> Manifest | None:
@@ -314,7 +368,10 @@ def _whole(out: Path, job: Manifest) -> Manifest | None:
         return None
     found = Manifest.load(path)
     if not same_job(found, job):
-        raise InputError(f"expected {out} to be free or to hold this job, found other vectors: name another place")
+        raise InputError(
+            f"expected {out} to be free or to hold this job, found other vectors {difference(found, job)}: name "
+            "another place"
+        )
     if not found.complete:
         raise InputError(
             f"expected shards in {out}, found the same job undivided: go on without --shard, or name another place"
@@ -340,20 +397,41 @@ def _check_folder(out: Path, job: Manifest, shard: Shard, *, overwrite: bool) ->
                 f"expected shards of {other.count} in {out}, as shard {other} there, found {shard}: use the same "
                 "count on all machines, or name another place"
             )
-        if (difference := _difference(job, manifest)) and not (overwrite and other == shard):
+        if (differs := difference(job, manifest)) and not (overwrite and other == shard):
             raise InputError(
-                f"expected the job of shard {other} in {out}, found one {difference} of it: name another place"
+                f"expected the job of shard {other} in {out}, found one {differs} of it: name another place"
             )
 
 
-def _make_whole(out: Path, whole: Manifest) -> None:
+def _bad_rows(found: Mapping[Shard, tuple[Manifest, Path]]) -> list[str]:
+    """Return the lines of all shards' lists of bad rows.
+
+    Raises:
+        InputError: a list is not what the shard's manifest says.
+    """
+    lines: list[str] = []
+    for shard, (manifest, folder) in sorted(found.items(), key=lambda item: item[0].number):
+        path = bad_beside(folder / shard.manifest_name)
+        first = shard.parts(_parts_of(manifest)).start * manifest.source["rows_per_part"]
+        kept = kept_bad(path, first + sum(manifest.rows))
+        if len(kept) != manifest.source.get("bad", 0):
+            raise InputError(
+                f"expected {manifest.source.get('bad', 0)} bad rows of shard {shard} listed in {path}, found "
+                f"{len(kept)}: copy the list again"
+            )
+        lines += kept
+    return lines
+
+
+def _make_whole(out: Path, whole: Manifest, bad: Sequence[str]) -> None:
     # Machines that are the last at the same moment write the same bytes.
+    list_bad(bad_list(out), bad)
     write_json(out / "manifest.json", whole.to_json())
     _remove_manifests(out)
 
 
 def _remove_manifests(out: Path) -> None:
     for path in out.iterdir():
-        if _NAME.fullmatch(path.name):
+        if _OF_SHARDS.fullmatch(path.name):
             with contextlib.suppress(FileNotFoundError):
                 path.unlink()

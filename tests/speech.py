@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from fliplens.encoders.speech import LocalSpeechEncoder, Samples
+
 
 def speak(text: str, path: Path, *, voice: str = "en", speed: int = 160) -> Path:
     """Write a text, spoken, as a WAV of 22,050 samples a second and one channel."""
@@ -54,6 +56,26 @@ def made_up(seed: int, seconds: float) -> NDArray[np.float32]:
     envelope = 0.5 + 0.5 * np.sin(2 * np.pi * random.uniform(2, 6) * time + random.uniform(0, 6))
     sound = envelope * np.sin(2 * np.pi * np.cumsum(pitch) / 16_000) + 0.05 * random.standard_normal(len(time))
     return (0.4 * sound).astype(np.float32)
+
+
+class ToySpeech(LocalSpeechEncoder):
+    """An encoder that reads recordings as any other does, and tells how loud each eighth of one is."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            spec="toy-speech",
+            name="toy speech encoder",
+            revision="1",
+            language="en",
+            dim=8,
+            normalised=False,
+            precision="float32",
+            device="cpu",
+        )
+
+    def _vectors(self, sounds: list[Samples]) -> tuple[NDArray[np.float32], int]:
+        eighths = [[np.log(np.square(one).mean() + 1e-9) for one in np.array_split(sound, 8)] for sound in sounds]
+        return np.array(eighths, dtype=np.float32), 0
 
 
 # --- tiny encoders -------------------------------------------------------------------------------------------------

@@ -12,13 +12,14 @@ from typing import Any
 import numpy as np
 import pytest
 from commands import assert_one_line, call
-from speech import SENTENCES, convert, made_up, spoken, tiny_sonar_speech
+from speech import SENTENCES, ToySpeech, convert, made_up, spoken, tiny_sonar_speech
 from toys import ToyEncoder, toy_texts
 
-from fliplens.audio_encoding import encode_audio
+from fliplens.audio_encoding import encode_audio, encode_audio_shard
 from fliplens.embeddings import Embeddings, Manifest, manifest_path, open_embeddings
 from fliplens.encoders import EncodedBatch, load_encoder
 from fliplens.encoding import bad_list
+from fliplens.encoding_shards import Shard, ShardDone, merge_shards
 from fliplens.errors import FliplensError, FliplensWarning, InputError, InterruptedRunError
 from fliplens.fitting import fit
 from fliplens.long_texts import open_texts
@@ -303,16 +304,114 @@ def test_an_interrupted_list_of_recordings_goes_on(
     assert open_embeddings(clips / "v.npy").shape == (513, encoder.dim)
 
 
-def test_recordings_are_encoded_by_one_machine(clips: Path, encoder: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def shard_of(clips: Path, encoder: Any, out: str, text: str, **options: Any) -> ShardDone:
+    options = {"rows_per_part": 2, "name": "list.txt", "folder": clips, **options}
+    return encode_audio_shard(lines(clips), encoder, clips / out, Shard.parse(text), **options)
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+@pytest.mark.parametrize("bad", [[], [0], [5], [0, 3, 5]])
+def test_shards_of_recordings_are_the_unbroken_run_once_all_are_there(clips: Path, bad: list[int]) -> None:
+    for row in bad:
+        (clips / f"clips/{row}.wav").write_bytes(b"nothing to hear")
+    encoder = ToySpeech()
+    run(clips, encoder, "whole", skip_bad=True)
+    run(clips, encoder, "whole.npy", skip_bad=True)
+    # On one disk, in whatever order; and in folders of their own.
+    last = [shard_of(clips, encoder, "f", text, skip_bad=True) for text in ("3/3", "1/3", "2/3")][-1]
+    assert last.waiting == () and last.manifest.source.get("bad", 0) == len(bad)
+    assert last.bad_list.exists() == bool(bad)
+    assert contents(clips / "f") == contents(clips / "whole")
+    for number, name in enumerate("abc", 1):
+        done = shard_of(clips, encoder, name, f"{number}/3", skip_bad=True)
+        assert done.waiting and done.bad_list.exists() == bool(done.manifest.source.get("bad"))
+    folders = [clips / name for name in "cab"]
+    merge_shards(folders, clips / "merged")
+    merge_shards(folders, clips / "merged.npy")
+    assert contents(clips / "merged") == contents(clips / "whole")
+    for suffix in (".npy", ".manifest.json", *([".bad.jsonl"] if bad else [])):
+        assert (clips / f"merged{suffix}").read_bytes() == (clips / f"whole{suffix}").read_bytes()
+    # Either is the other's finished job.
+    for again in (lambda e: shard_of(clips, e, "merged", "2/3", skip_bad=True), lambda e: run(clips, e, "f")):
+        again(counting := Counting(encoder))
+        assert counting.asked == []
+
+
+def test_a_shard_looks_at_its_own_files_alone(clips: Path) -> None:
+    """Machines that do not share a disk need not hold the other shards' recordings."""
+    encoder = ToySpeech()
+    away = [(clips / f"clips/{row}.wav") for row in (4, 5, 6)]
+    sounds = [path.read_bytes() for path in away]
+    for path in away:
+        path.unlink()
+    shard_of(clips, encoder, "a", "1/2")
+    with pytest.raises(InputError, match=r"line 5 of list\.txt: .*the same command goes on at row 4 of list\.txt"):
+        shard_of(clips, encoder, "b", "2/2")
+    for path, sound in zip(away, sounds, strict=True):
+        path.write_bytes(sound)
+    shard_of(clips, encoder, "b", "2/2")
+    soundfile.write(clips / "clips/5.wav", made_up(99, 0.4), 16_000)
+    counting = Counting(encoder)
+    shard_of(clips, counting, "a", "1/2")
+    assert counting.asked == []
+    shard_of(clips, counting, "b", "2/2")  # 4 and 5 are one part; what follows it is encoded again too
+    assert counting.asked == ["4.wav", "5.wav", "6.wav"]
+    made = merge_shards([clips / "a", clips / "b"], clips / "m")
+    np.testing.assert_array_equal(made.to_numpy(), encoder.encode([clips / line for line in lines(clips)]))
+    soundfile.write(clips / "clips/5.wav", made_up(98, 0.4), 16_000)
+    shard_of(clips, encoder, "m", "1/2")
+    with pytest.raises(InputError, match="found some that have changed since"):
+        shard_of(clips, encoder, "m", "2/2")
+    with pytest.raises(InputError, match="to overwrite one of, found all of them put together"):
+        shard_of(clips, encoder, "m", "2/2", overwrite=True)
+
+
+def test_a_list_of_bad_rows_that_is_lost_is_not_merged_over(clips: Path) -> None:
+    (clips / "clips/0.wav").unlink()
+    for number, name in enumerate("ab", 1):
+        shard_of(clips, ToySpeech(), name, f"{number}/2", skip_bad=True)
+    listed = clips / "a" / "shard-00001-of-00002.bad.jsonl"
+    listed.rename(clips / "away")
+    with pytest.raises(InputError, match=r"expected 1 bad rows of shard 1/2 listed in .*bad\.jsonl, found 0"):
+        merge_shards([clips / "a", clips / "b"], clips / "m")
+    assert not (clips / "m").exists()
+    (clips / "away").rename(listed)
+    assert merge_shards([clips / "a", clips / "b"], clips / "m").bad_rows().tolist() == [0]
+    # Encoded anew, a shard lists anew.
+    soundfile.write(clips / "clips/0.wav", made_up(0, 0.3), 16_000)
+    assert not shard_of(clips, ToySpeech(), "a", "1/2", overwrite=True).bad_list.exists()
+
+
+def test_shards_of_spoken_sentences_by_the_command(
+    tmp_path: Path, encoder: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Real speech, of espeak-ng, through a SONAR network in two shards, one of which is interrupted."""
     import fliplens.cli.encode
 
+    names = [path.name for path in spoken(tmp_path / "said")]
+    (tmp_path / "said" / "list.txt").write_text("".join(f"{name}\n" for name in [*names, "absent.wav"]))
     monkeypatch.setattr(fliplens.cli.encode, "load_encoder", lambda *_, **__: encoder)
-    argv = ["encode", str(clips / "list.txt"), "-e", "speech", "-o", str(clips / "v")]
-    assert_one_line(call(*argv, "--shard", "1/2"), 2, "expected an encoder of text with --shard")
-    assert_one_line(call(*argv, "--engine", "ray", "--skip-bad"), 2, "expected no --skip-bad with --engine ray")
-    merge = ["encode", "--merge", str(clips), "-o", str(clips / "v"), "--skip-bad"]
+    base = ["encode", str(tmp_path / "said" / "list.txt"), "-e", "sonar-speech", "--quiet", "--skip-bad", "-o"]
+
+    def by(command: Any) -> Any:
+        return lambda *args, **options: command(*args, rows_per_part=2, **options)
+
+    monkeypatch.setattr(fliplens.cli.encode, "encode_audio", by(encode_audio))
+    monkeypatch.setattr(fliplens.cli.encode, "encode_audio_shard", by(encode_audio_shard))
+    assert call(*base, tmp_path / "whole").status == 0
+    first = call(*base, tmp_path / "a", "--shard", "1/2")
+    assert first.status == 0 and "rows 0 to 2 (shard 1/2" in first.out and "shard 2/2 still to come" in first.out
+    second = call(*base, tmp_path / "b", "--shard", "2/2")
+    assert second.status == 0 and "1 of them NaN, listed in" in second.out
+    assert "shard-00002-of-00002.bad.jsonl" in second.out
+    merged = call("encode", "--merge", tmp_path / "a", tmp_path / "b", "-o", tmp_path / "m")
+    assert merged.status == 0 and f"1 of them NaN, listed in {tmp_path / 'm' / 'bad.jsonl'}" in merged.out
+    assert contents(tmp_path / "m") == contents(tmp_path / "whole")
+    merge = ["encode", "--merge", str(tmp_path / "a"), "-o", str(tmp_path / "v"), "--skip-bad"]
     assert_one_line(call(*merge), 2, "with --merge, found skip-bad too")
-    assert not (clips / "v").exists()
 
 
 def test_skip_bad_is_for_recordings(clips: Path, monkeypatch: pytest.MonkeyPatch) -> None:

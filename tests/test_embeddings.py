@@ -310,8 +310,14 @@ def test_a_damaged_shard_is_made_again(tmp_path: Path) -> None:
 @pytest.mark.parametrize("out", ["v.npy", "f"])
 def test_another_jobs_output_is_not_replaced_unasked(tmp_path: Path, out: str) -> None:
     encode_texts(toy_texts(5), ToyEncoder(), tmp_path / out)
-    with pytest.raises(InputError, match="--overwrite"):
+    with pytest.raises(InputError, match="found other vectors with rows of the texts 5, not the 6: .*--overwrite"):
         encode_texts(toy_texts(6), ToyEncoder(), tmp_path / out)
+
+    class Newer(ToyEncoder):
+        revision = "2"
+
+    with pytest.raises(InputError, match="found other vectors with revision 1, not the 2: .*--overwrite"):
+        encode_texts(toy_texts(5), Newer(), tmp_path / out)
     assert len(encode_texts(toy_texts(6), ToyEncoder(), tmp_path / out, overwrite=True)) == 6
     (tmp_path / "foreign").mkdir()
     (tmp_path / "foreign" / "thesis.txt").write_text("years of work")

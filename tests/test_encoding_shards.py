@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import errno
+import inspect
 import json
+import os
 import resource
 import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +21,11 @@ import pytest
 from commands import ROOT, assert_one_line, call, command, environment
 from hypothesis import given
 from hypothesis import strategies as st
+from speech import ToySpeech, spoken
 from toys import ToyEncoder, toy_texts
 
 import fliplens.cli.encode
+from fliplens.audio_encoding import encode_audio, encode_audio_shard
 from fliplens.embeddings import Manifest, open_embeddings
 from fliplens.encoding import encode_texts
 from fliplens.encoding_shards import Shard, ShardDone, encode_shard, merge_shards
@@ -254,49 +259,68 @@ def test_a_row_that_cannot_be_encoded_stops_with_where_to_go_on(
 # Killed -------------------------------------------------------------------------------------------------------------
 
 KILLABLE = f"""
-import sys, time
-import numpy as np
+import functools, sys, time
 sys.path.insert(0, {str(ROOT / "tests")!r})
-import fliplens.cli.encode, fliplens.encoding, fliplens.encoding_shards
+import fliplens.cli.encode
+from speech import ToySpeech
 from toys import ToyEncoder
+
+def work(seconds):
+    print("working", file=sys.stderr, flush=True)
+    time.sleep(seconds)
 
 class Slow(ToyEncoder):
     def encode(self, inputs, *, show_progress=False):
-        time.sleep(0.03)
+        work(0.006)
         return super().encode(inputs)
 
-fliplens.cli.encode.load_encoder = lambda spec, **_: Slow()
-for module, name in ((fliplens.encoding, "encode_texts"), (fliplens.encoding_shards, "encode_shard")):
-    made = getattr(module, name)
-    setattr(fliplens.cli.encode, name, lambda *a, made=made, **k: made(*a, rows_per_part=64, **k))
-print("ready", file=sys.stderr, flush=True)
+class SlowSpeech(ToySpeech):
+    def _vectors(self, sounds):
+        work(0.01)
+        return super()._vectors(sounds)
+
+fliplens.cli.encode.load_encoder = lambda spec, **_: Slow() if spec == "toy" else SlowSpeech()
+for name, rows in (("encode_texts", 10), ("encode_shard", 10), ("encode_audio", 3), ("encode_audio_shard", 3)):
+    setattr(fliplens.cli.encode, name, functools.partial(getattr(fliplens.cli.encode, name), rows_per_part=rows))
 from fliplens.cli import main
 raise SystemExit(main(sys.argv[1:]))
 """
 
 
-def killed_and_gone_on(argv: list[object], log: Path, *, kills: int, seed: int, seconds: float) -> int:
-    """Run a command again and again, killing it at random moments, then to its end; return how often."""
+def killed_and_gone_on(argv: list[object], manifest: Path, log: Path, *, kills: int, seed: int) -> None:
+    """Run a command again and again, killing it at random moments of its work, and then to its end.
+
+    Every kill hits after some part of that run was begun, a random one of the first six, and before the last one of
+    all is done; a random time later it may hit anything: encoding, writing, hashing, the manifest.
+    """
     moments = np.random.default_rng(seed)
-    hit = 0
-    for turn in range(20 * kills):
+    kept: list[int] = []
+    for turn in range(kills + 1):
         with log.open("w+", encoding="utf-8") as stderr:
             process = subprocess.Popen(
                 command(argv, script=KILLABLE), stdout=subprocess.DEVNULL, stderr=stderr, env=environment()
             )
             until = time.monotonic() + 60
-            while not log.read_text(encoding="utf-8").startswith("ready"):
+            begun = 1 if turn == kills else int(moments.integers(1, 7))
+            while log.read_text(encoding="utf-8").count("working") < begun:
                 assert process.poll() is None and time.monotonic() < until, log.read_text(encoding="utf-8")
-                time.sleep(0.005)
-            if hit == kills:
+                time.sleep(0.001)
+            if turn == kills:
                 assert process.wait(timeout=60) == 0, log.read_text(encoding="utf-8")
-                return turn
-            time.sleep(moments.uniform(0.0, seconds))
+                continue
+            time.sleep(moments.uniform(0.0, 0.03))
             process.kill()
             process.wait()
-            hit += process.returncode == -signal.SIGKILL
-            assert process.returncode == -signal.SIGKILL, "it was done before it was killed ten times"
-    raise AssertionError("never done")
+        assert process.returncode == -signal.SIGKILL, "it was done before it was killed"
+        found = Manifest.load(manifest)
+        assert not found.complete, "it was done before it was killed"
+        kept.append(sum(found.rows))
+    # What a run kept the next one keeps; they were not all killed at one and the same point.
+    assert kept == sorted(kept) and len(set(kept)) > kills // 2, kept
+    assert "working" in log.read_text(encoding="utf-8"), "nothing was left to do"
+
+
+RECORDINGS = 360
 
 
 @pytest.fixture
@@ -306,21 +330,59 @@ def corpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+@pytest.fixture
+def recordings(corpus: Path) -> Path:
+    """A list of many lines of few recordings, of which two cannot be read."""
+    pytest.importorskip("soundfile")
+    pytest.importorskip("soxr")
+    (corpus / "clips").mkdir()
+    names = [f"clips/{path.name}" for path in spoken(corpus / "clips")]
+    lines = [names[number % len(names)] for number in range(RECORDINGS)]
+    lines[1], lines[200] = "clips/absent.wav", "clips/gone.wav"
+    write_lines(corpus / "a.txt", lines)
+    return corpus
+
+
+def audio_unbroken(recordings: Path, out: Path) -> None:
+    paths = open_texts(recordings / "a.txt")
+    encode_audio(paths, ToySpeech(), out, name="a.txt", rows_per_part=3, folder="", skip_bad=True)
+
+
 @pytest.mark.parametrize("out", ["v.npy", "folder"])
 def test_killed_at_ten_random_moments_it_ends_with_the_same_bytes(corpus: Path, out: str) -> None:
     argv: list[object] = ["encode", "t.txt", "-e", "toy", "-o", f"killed/{out}", "--quiet"]
-    killed_and_gone_on(argv, corpus / "log", kills=10, seed=len(out), seconds=0.2)
+    manifest = corpus / "killed" / (out if out == "folder" else f"{out}.parts") / "manifest.json"
+    killed_and_gone_on(argv, manifest, corpus / "log", kills=10, seed=len(out))
     texts = open_texts(corpus / "t.txt")
-    encode_texts(texts, ToyEncoder(), corpus / "whole" / out, name="t.txt", rows_per_part=64)
+    encode_texts(texts, ToyEncoder(), corpus / "whole" / out, name="t.txt", rows_per_part=10)
     assert contents(corpus / "killed") == contents(corpus / "whole")
+
+
+@pytest.mark.parametrize("out", ["v.npy", "folder"])
+def test_recordings_killed_at_ten_random_moments_end_with_the_same_bytes(recordings: Path, out: str) -> None:
+    argv: list[object] = ["encode", "a.txt", "-e", "speech", "-o", f"killed/{out}", "--quiet", "--skip-bad"]
+    manifest = recordings / "killed" / (out if out == "folder" else f"{out}.parts") / "manifest.json"
+    killed_and_gone_on(argv, manifest, recordings / "log", kills=10, seed=len(out))
+    audio_unbroken(recordings, recordings / "whole" / out)
+    assert contents(recordings / "killed") == contents(recordings / "whole")
 
 
 def test_shards_killed_at_random_moments_make_the_same_bytes(corpus: Path) -> None:
     for seed, text in enumerate(("1/2", "2/2")):
         argv: list[object] = ["encode", "t.txt", "-e", "toy", "-o", "f", "--shard", text, "--quiet"]
-        killed_and_gone_on(argv, corpus / "log", kills=5, seed=seed, seconds=0.2)
-    encode_texts(open_texts("t.txt"), ToyEncoder(), corpus / "whole", name="t.txt", rows_per_part=64)
+        manifest = corpus / "f" / Shard.parse(text).manifest_name
+        killed_and_gone_on(argv, manifest, corpus / "log", kills=5, seed=seed)
+    encode_texts(open_texts("t.txt"), ToyEncoder(), corpus / "whole", name="t.txt", rows_per_part=10)
     assert contents(corpus / "f") == contents(corpus / "whole")
+
+
+def test_shards_of_recordings_killed_at_random_moments_make_the_same_bytes(recordings: Path) -> None:
+    for seed, text in enumerate(("2/2", "1/2")):
+        argv: list[object] = ["encode", "a.txt", "-e", "speech", "-o", "f", "--shard", text, "--quiet", "--skip-bad"]
+        manifest = recordings / "f" / Shard.parse(text).manifest_name
+        killed_and_gone_on(argv, manifest, recordings / "log", kills=5, seed=seed)
+    audio_unbroken(recordings, recordings / "whole")
+    assert contents(recordings / "f") == contents(recordings / "whole")
 
 
 # The command --------------------------------------------------------------------------------------------------------
@@ -377,13 +439,89 @@ def test_out_of_room_nothing_is_half_written_and_it_goes_on(corpus: Path, toy: T
         argv = ["encode", "t.txt", "-e", "toy", "-o", out, "--quiet", *flags]
         toy.calls.clear()
         # The first part, of 4096 × 16 float32, does not fit; then parts do, and a single file of all does not.
-        assert_one_line(call(*argv, file_size=200_000), 1, "File too large")
+        said = "found File too large; nothing is half written and the rows before are kept"
+        assert_one_line(call(*argv, file_size=200_000), 1, said, "goes on at row 0 of t.txt (from 0)")
         run = call(*argv, file_size=300_000)
         assert run.status == (1 if out == "v.npy" else 0), run
+        assert out != "v.npy" or "all 5000 rows are kept in v.npy.parts: make room" in run.err
         assert call(*argv).status == 0
         assert toy.calls == [4096, 4096, 904]
         assert not [path for path in corpus.rglob("*") if ".tmp" in path.name or path.name == "v.npy.parts"]
         np.testing.assert_array_equal(open_embeddings(corpus / out).to_numpy(), ToyEncoder().encode(toy_texts(5000)))
+
+
+@pytest.mark.parametrize("out", ["v.npy", "folder"])
+@pytest.mark.parametrize("fails", range(1, 7))
+def test_a_disk_that_fills_anywhere_leaves_no_half_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, out: str, fails: int
+) -> None:
+    """Every file takes one fsync: parts, manifests, the single file."""
+    whole = tmp_path / "whole" / out
+    encode_texts(TEXTS, ToyEncoder(), whole, rows_per_part=20)
+    count = iter(range(1, 100))
+    fsync = os.fsync
+
+    def full(number: int) -> None:
+        if next(count) >= fails:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        fsync(number)
+
+    monkeypatch.setattr(os, "fsync", full)
+    place = tmp_path / "f" / out
+    with pytest.raises((FliplensError, OSError), match="No space left on device") as caught:
+        encode_texts(TEXTS, ToyEncoder(), place, rows_per_part=20)
+    monkeypatch.undo()
+    written = [path for path in (tmp_path / "f").rglob("*") if path.is_file()]
+    assert not [path for path in written if ".tmp" in path.name]
+    kept = 0
+    if fails > 1:  # the first file is the manifest of nothing
+        assert isinstance(caught.value, FliplensError) and "\n" not in str(caught.value)
+        (manifest,) = [path for path in written if path.name == "manifest.json"]
+        kept = sum(Manifest.load(manifest).rows)
+        assert f"goes on at row {kept} of texts" in str(caught.value)
+    encode_texts(TEXTS, encoder := ToyEncoder(), place, rows_per_part=20)
+    assert sum(encoder.calls) == len(TEXTS) - kept
+    assert contents(tmp_path / "f") == contents(tmp_path / "whole")
+
+
+@pytest.mark.parametrize(
+    ("out", "said"),
+    [
+        ("v.txt", "found v.txt: write v.npy for one file, v for a folder of parts"),
+        ("d/v.npy.gz", "write d/v.npy for one file"),
+        ("v.NPY", "write v.npy"),
+        ("v.jsonl", "write v.npy"),
+        ("v.parquet", "a folder of parts, or with --engine ray for Parquet"),
+        ("t.txt", "write t.npy"),
+    ],
+)
+def test_names_of_other_files_are_refused_for_vectors(corpus: Path, toy: ToyEncoder, out: str, said: str) -> None:
+    encode = ["encode", "t.txt", "-e", "toy", "--quiet", "-o", out]
+    before = contents(corpus)
+    assert_one_line(call(*encode), 2, "expected an output that ends in .npy, or a folder", said)
+    if out != "t.txt":
+        assert_one_line(call(*encode, "--shard", "1/2"), 2, said)
+        assert_one_line(call("encode", "--merge", "a", "-o", out), 2, said)
+    assert toy.calls == [] and contents(corpus) == before
+
+
+@pytest.mark.parametrize("out", ["news.2024", "minilm.v1.0", ".hidden", "folder.txt"])
+def test_a_folder_may_have_a_dot_in_its_name(tmp_path: Path, out: str) -> None:
+    if out.endswith(".txt"):
+        (tmp_path / out).mkdir()  # it is a folder already
+    assert len(encode_texts(TEXTS, ToyEncoder(), tmp_path / out)) == 47
+    assert (tmp_path / out).is_dir()
+
+
+def test_texts_and_recordings_are_encoded_by_calls_of_one_form() -> None:
+    def form(call: Callable[..., Any]) -> list[tuple[Any, ...]]:
+        given = list(inspect.signature(call).parameters.values())[1:]  # texts, or paths
+        return [(one.name, one.kind, one.annotation, "" if one.name in ("name", "rows_per_part") else one.default)
+                for one in given]  # fmt: skip
+
+    for text, audio in ((encode_texts, encode_audio), (encode_shard, encode_audio_shard)):
+        assert form(audio)[: len(form(text))] == form(text)
+        assert [one[0] for one in form(audio)[len(form(text)) :]] == ["folder", "skip_bad"]
 
 
 # Length -------------------------------------------------------------------------------------------------------------
@@ -459,7 +597,7 @@ def test_manifests_of_many_parts_take_little_of_the_time(tmp_path: Path, monkeyp
         time.sleep(0.02)
         write_json(path, value)
 
-    monkeypatch.setattr("fliplens.encoding.write_json", slow)
+    monkeypatch.setattr("fliplens.encoding_parts.write_json", slow)
     with pytest.raises(FliplensError):
         encode_texts([*["a"] * 300, "the one"], Fails("the one", OSError("gone")), tmp_path / "f", rows_per_part=1)
     # Each takes 0.02 s, so that 0.4 s lie between two; the last part is counted all the same.

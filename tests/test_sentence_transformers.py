@@ -317,7 +317,7 @@ def test_the_bar_of_a_job_moves_with_every_batch(
         def update(self, units: int = 1) -> None:
             moves.append(units)
 
-    monkeypatch.setattr("fliplens.encoding.Progress", Counted)
+    monkeypatch.setattr("fliplens.encoding_parts.Progress", Counted)
     monkeypatch.setattr(encoder, "batch_size", 2)
     encode_texts(SENTENCES, encoder, tmp_path / "v.npy", rows_per_part=5)
     assert moves == [2, 2, 1, 2, 1]

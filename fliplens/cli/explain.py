@@ -8,10 +8,11 @@ import math
 import numpy as np
 
 from fliplens.cli.output import print_json, print_table, print_text
+from fliplens.cli.signals import StopOnSignal
 from fliplens.devices import resolve_device
 from fliplens.embeddings import Embeddings, Manifest, open_embeddings
 from fliplens.encoders import load_encoder, text_spec
-from fliplens.errors import InputError
+from fliplens.errors import InputError, InterruptedRunError
 from fliplens.extractor import Extractor
 from fliplens.reading_files import Written, check_output, write_top_words
 
@@ -86,21 +87,27 @@ def _elsewhere(args: argparse.Namespace) -> int:
 
     if args.embeddings is None or args.output is None or args.verify:
         raise InputError("expected --embeddings and --output OUT.parquet with --engine ray, and no --verify")
-    with RayEngine(actors=args.actors, device=args.device, cores=args.threads) as engine:
-        written = read_on(
-            engine,
-            args.lens,
-            args.embeddings,
-            args.output,
-            args.n,
-            vocabulary=args.vocab,
-            prior=args.prior,
-            decoding=args.decoding,
-            drop_bad_rows=args.drop_bad_rows,
-            device=args.device,
-            overwrite=args.overwrite,
-            show_progress=not args.quiet,
-        )
+    with StopOnSignal() as stop:
+        try:
+            with RayEngine(actors=args.actors, device=args.device, cores=args.threads) as engine:
+                written = read_on(
+                    engine,
+                    args.lens,
+                    args.embeddings,
+                    args.output,
+                    args.n,
+                    vocabulary=args.vocab,
+                    prior=args.prior,
+                    decoding=args.decoding,
+                    drop_bad_rows=args.drop_bad_rows,
+                    device=args.device,
+                    overwrite=args.overwrite,
+                    show_progress=not args.quiet,
+                    stop=stop,
+                )
+        except InterruptedRunError as error:
+            error.exit_status = stop.exit_status
+            raise
     return _tell(args, written)
 
 

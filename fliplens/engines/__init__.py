@@ -2,7 +2,7 @@
 
 Encoding and reading on this machine need no engine: `fliplens.encoding` and `fliplens.reading_files`. An engine runs
 pieces of rows wherever there is room; each writes its own file of Parquet, whole or not at all, with the number of
-every row.
+every row, and a run that was killed or stopped goes on with the pieces that have no file.
 """
 
 from __future__ import annotations

@@ -1,30 +1,37 @@
-"""Encoding by an engine: texts to a folder of Parquet files, one a piece, each whole or absent."""
+"""Encoding by an engine: texts, or recordings, to a folder of Parquet files, one a piece, each whole or absent."""
 
 from __future__ import annotations
 
 import json
-import shutil
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
+from fliplens.audio_encoding import audio_files, encode_files, state_of_files
 from fliplens.embeddings import FLOAT_TYPES
-from fliplens.encoders import Encoder
-from fliplens.engines.protocol import Engine, Outcome, Piece, succeeded
-from fliplens.errors import InputError
-from fliplens.files import FolderKind, atomic_file, check_free, is_empty, read_json, remove_leftovers, write_json
+from fliplens.encoders import Encoder, SpeechEncoder
+from fliplens.encoding import encode_lines
+from fliplens.encoding_jobs import Part, list_bad
+from fliplens.encoding_parts import check_vectors
+from fliplens.engines.folders import Job, PieceWork, fill, finished
+from fliplens.engines.protocol import Engine, Outcome, Piece
+from fliplens.errors import FliplensError, FliplensWarning, InputError
+from fliplens.files import FolderKind, atomic_file
 from fliplens.long_texts import hash_of_texts
-from fliplens.progress import Progress
 from fliplens.sources.columns import arrow_library
 
 __all__ = ["EncodePiece", "Encoded", "encode_on"]
 
-ROWS_PER_PART = 16384
+ROWS_PER_PART = {"text": 16384, "speech": 512}
+"""Rows a file, of each modality."""
 RECORD = "_encoding.json"
-FOLDER = FolderKind(RECORD, r"_encoding\.json|part-\d+\.parquet|\..+\.tmp")
+BAD_LIST = "_bad.jsonl"
+"""As other libraries take names that start so for no data."""
+FOLDER = FolderKind(RECORD, r"_encoding\.json|_bad\.jsonl|part-\d+\.parquet|\..+\.tmp")
 _ENCODER = ("encoder", "revision", "dim", "normalised", "precision")
 
 
@@ -35,55 +42,133 @@ class Encoded:
     out: Path
     """The folder."""
     record: dict[str, Any]
-    """What `_encoding.json` holds: encoder, revision, dim, dtype, normalised, precision, source, rows a file."""
+    """What `_encoding.json` holds: encoder, revision, dim, dtype, normalised, precision, source, and of each file
+    rows, bytes and sha256."""
 
     @property
     def rows(self) -> int:
         """All rows."""
         return sum(self.record["rows"])
 
+    @property
+    def bad(self) -> int:
+        """Rows of NaN, whose input could not be read."""
+        return int(self.record.get("bad", 0))
+
+    @property
+    def bad_list(self) -> Path:
+        """Where these are listed; no such file where there are none."""
+        return self.out / BAD_LIST
+
 
 @dataclass
-class EncodePiece:
-    """The work: the texts of a piece to `part-00000.parquet`, `row` int64 and `vector`, a list of fixed size."""
+class EncodePiece(PieceWork):
+    """The work: the inputs of a piece to a file of `row`, int64, and `vector`, a list of fixed size."""
 
-    texts: Sequence[str]
-    """All rows of the job; of `LongTexts` only the places travel."""
+    inputs: Sequence[str]
+    """All rows of the job, texts or paths of recordings; of `LongTexts` only the places travel."""
     load: Callable[[], Encoder]
     """Loads the encoder, where the work is done."""
-    out: Path
-    """The folder."""
     dtype: str
     """Of the vectors."""
-    source: dict[str, Any]
+    source: Mapping[str, Any]
     """What tells the job from another, kept in every file."""
+    modality: str
+    """Of the inputs."""
+    base: Path
+    """Where paths of recordings that are relative start."""
+    skip_bad: bool
+    """See `encode_on`."""
     _encoder: Encoder | None = field(default=None, init=False)
 
-    def __call__(self, piece: Piece) -> Outcome:
-        """Encode a piece, unless its file is there.
+    @property
+    def encoder(self) -> Encoder:
+        """The encoder, loaded once a process.
 
         Raises:
-            InputError: its file is there, and another encoder's; or the encoder is not of text.
-            FliplensError: see `Encoder.encode`.
+            InputError: it is of another modality.
         """
         if self._encoder is None:
-            self._encoder = self.load()
-            if self._encoder.modality != "text":
-                raise InputError(
-                    f"expected an encoder of text for an engine, found {self._encoder.spec}, of "
-                    f"{self._encoder.modality}: encode recordings without --engine"
-                )
-        made = _facts(self._encoder)
-        facts = {**made, "source": self.source, "dtype": self.dtype, "first": piece.first}
-        path = self.out / f"part-{piece.number:05d}.parquet"
-        if path.is_file():
-            _check_same(path, facts)
-        else:
-            vectors = self._encoder.encode(self.texts[piece.first : piece.stop])
-            self._write(path, piece.first, vectors, facts)
-        return Outcome(piece.number, rows=piece.stop - piece.first, facts=json.dumps(made))
+            self._encoder = _loaded(self.load, self.modality)
+        return self._encoder
 
-    def _write(self, path: Path, first: int, vectors: np.ndarray[Any, Any], facts: dict[str, Any]) -> None:
+    def found(self, path: Path, piece: Piece) -> Outcome | None:
+        """Return what the file of a piece says; None where it is damaged, or its recordings have changed.
+
+        Raises:
+            InputError: it is another encoder's.
+        """
+        pa, parquet = arrow_library(), arrow_library("pyarrow.parquet")
+        try:
+            found = json.loads((parquet.read_schema(path).metadata or {}).get(b"fliplens", b"null"))
+        except (pa.ArrowException, OSError, ValueError):
+            return None
+        facts = self._facts(piece)
+        if not isinstance(found, dict):
+            return None
+        for name in (*_ENCODER, "source", "dtype", "first"):
+            if found.get(name) != facts[name]:
+                raise InputError(
+                    f"expected {path} to be of this job, with {name} {facts[name]}, found {found.get(name)}: go "
+                    "on with what began it, or pass --overwrite"
+                )
+        return self._outcome(piece, found) if found.get("files") == facts.get("files") else None
+
+    def make(self, path: Path, piece: Piece) -> Outcome:
+        """Encode a piece.
+
+        Raises:
+            InputError: an input cannot be read.
+            FliplensError: see `fliplens.encoding.encode_texts`.
+            InterruptedRunError: all is to stop.
+        """
+        facts = self._facts(piece)  # before the files are read: what changes meanwhile is then found to have changed
+        name, rows = self.source["name"], piece.stop - piece.first
+        part = self._encode(piece, name)
+        check_vectors(part.vectors, rows, piece.first, self.encoder, name, part.bad)
+        if part.cut:
+            facts["cut"] = part.cut
+        if part.bad:
+            facts["bad"] = [
+                {"row": piece.first + row, "input": self.inputs[piece.first + row], "error": why}
+                for row, why in sorted(part.bad.items())
+            ]
+        self._write(path, piece.first, part.vectors, facts)
+        return self._outcome(piece, facts)
+
+    def _encode(self, piece: Piece, name: str) -> Part:
+        left = piece.stop - piece.first
+
+        def moved(rows: int) -> None:
+            nonlocal left
+            left -= rows
+            if left:  # what is encoded to its end is worth writing
+                self.heed()
+
+        if self.modality == "text":
+            return encode_lines(self.encoder, self.inputs[piece.first : piece.stop], moved=moved)
+        encoder = cast("SpeechEncoder", self.encoder)
+        files = self._files(piece)
+        return encode_files(encoder, files, start=piece.first, name=name, skip_bad=self.skip_bad, moved=moved)
+
+    def _files(self, piece: Piece) -> list[Path]:
+        return audio_files(self.inputs, piece.first, piece.stop, folder=self.base)
+
+    def _facts(self, piece: Piece) -> dict[str, Any]:
+        files = {} if self.modality == "text" else {"files": state_of_files(self._files(piece))}
+        return {
+            **_facts(self.encoder),
+            "source": dict(self.source),
+            "dtype": self.dtype,
+            "first": piece.first,
+            **files,
+        }
+
+    def _outcome(self, piece: Piece, facts: Mapping[str, Any]) -> Outcome:
+        told = {name: facts[name] for name in (*_ENCODER, "files", "cut", "bad") if name in facts}
+        return Outcome(piece.number, rows=piece.stop - piece.first, facts=json.dumps(told))
+
+    def _write(self, path: Path, first: int, vectors: np.ndarray[Any, Any], facts: Mapping[str, Any]) -> None:
         pa, parquet = arrow_library(), arrow_library("pyarrow.parquet")
         flat = pa.array(np.ascontiguousarray(vectors, dtype=self.dtype).reshape(-1))
         columns = [
@@ -96,84 +181,162 @@ class EncodePiece:
             parquet.write_table(table, stream, use_dictionary=False, compression="none")
 
 
+@dataclass
+class CheckEncoder:
+    """The work of a job that is done: is the encoder the one that did it?"""
+
+    load: Callable[[], Encoder]
+    """Loads the encoder."""
+    modality: str
+    """Of the inputs."""
+
+    def __call__(self, piece: Piece) -> Outcome:
+        """Tell what the encoder is."""
+        return Outcome(piece.number, facts=json.dumps(_facts(_loaded(self.load, self.modality))))
+
+
 def encode_on(
     engine: Engine,
-    texts: Sequence[str],
+    inputs: Sequence[str],
     load: Callable[[], Encoder],
     out: str | Path,
     *,
     spec: str,
+    modality: str = "text",
     name: str = "texts",
     dtype: str = "float32",
-    rows_per_part: int = ROWS_PER_PART,
+    rows_per_part: int | None = None,
     overwrite: bool = False,
     show_progress: bool = False,
+    stop: Callable[[], bool] | None = None,
+    folder: str | Path = ".",
+    skip_bad: bool = False,
 ) -> Encoded:
-    """Encode texts by an engine to a folder of Parquet files, going on from what an earlier run left there.
+    """Encode texts or recordings by an engine to a folder of Parquet files, going on from what an earlier run left.
+
+    Until all of them are there the files lie in `OUT.parts`.
 
     Args:
         engine: what runs it.
-        texts: one row each; those of `fliplens.long_texts.open_texts` are read where they are encoded.
+        inputs: one row each, texts or paths of files of audio; those of `fliplens.long_texts.open_texts` are read
+            where they are encoded.
         load: loads the encoder, where it is used; what is loaded must be picklable, the encoder need not be.
         out: the folder, whose name ends in `.parquet`. The files' names are in the order of the rows.
         spec: the encoder's name, for the record.
-        name: what the record calls the texts.
+        modality: of the encoder, "text" or "speech".
+        name: what the record calls the inputs.
         dtype: float16, float32 or float64, on disk.
-        rows_per_part: rows a file.
+        rows_per_part: rows a file; by default `ROWS_PER_PART`.
         overwrite: replace what another job left at `out`.
         show_progress: a bar on stderr.
+        stop: asked all the time, from another thread; once it is true pieces under way are dropped and the work ends.
+        folder: where paths of recordings that are relative start, wherever the engine works.
+        skip_bad: give a recording that cannot be read a row of NaN and list it in `_bad.jsonl`, rather than stop.
 
     Raises:
-        InputError: no texts, or `out` holds something else.
+        InputError: no inputs, or `out` holds something else, perhaps of another version of the encoder; or as
+            `fliplens.encoding.encode_texts` and `fliplens.audio_encoding.encode_audio`.
         FliplensError: the encoder or the engine failed; files that are whole are kept, the same call goes on.
+        InterruptedRunError: `stop` was true.
         MissingExtraError: there is no pyarrow.
+
+    Warns:
+        FliplensWarning: the model read only the start of some inputs. Or the job was done before, in another
+            precision than the encoder has now.
     """
     out = Path(out).absolute()
     if out.suffix != ".parquet":
         raise InputError(f"expected a folder that ends in .parquet to write, found {out}: rename it")
     if dtype not in FLOAT_TYPES:
         raise InputError(f"expected dtype {', '.join(FLOAT_TYPES)}, found {dtype!r}")
-    if not texts:
-        raise InputError(f"expected texts to encode in {name}, found none")
+    if not inputs:
+        raise InputError(f"expected {_UNITS[modality]} to encode in {name}, found none")
+    if skip_bad and modality == "text":
+        raise InputError("expected skip_bad for recordings, found texts: every text has a vector")
     arrow_library()
-    source = {"name": name, "rows": len(texts), "sha256": hash_of_texts(texts), "rows_per_part": rows_per_part}
-    job = {"format_version": 1, "asked_for": spec, "dtype": dtype, "source": source}
-    found = _begun(out, job, overwrite=overwrite)
-    if found.get("complete"):
+    step = rows_per_part or ROWS_PER_PART[modality]
+    heard = {} if modality == "text" else {"modality": modality}
+    source = {"name": name, "rows": len(inputs), **heard, "sha256": hash_of_texts(inputs), "rows_per_part": step}
+    pieces = [
+        Piece(number, first, min(first + step, len(inputs)))
+        for number, first in enumerate(range(0, len(inputs), step))
+    ]
+    what = {"format_version": 1, "asked_for": spec, "dtype": dtype, "source": source}
+    job = Job(out, FOLDER, what, pieces, "encode", _UNITS[modality])
+    base = Path(folder).absolute()
+
+    def work(place: Path, known: Mapping[int, str], halt: Path) -> EncodePiece:
+        return EncodePiece(place, known, halt, inputs, load, dtype, source, modality, base, skip_bad)
+
+    if (found := finished(job, overwrite=overwrite)) is not None:
+        _check_done(engine, found, CheckEncoder(load, modality), out)
+        if modality != "text":
+            states = (state_of_files(audio_files(inputs, piece.first, piece.stop, folder=base)) for piece in pieces)
+            if found.get("files") != list(states):
+                raise InputError(
+                    f"expected the files of {name} as they were when {out} was encoded, found some that have changed "
+                    "since: name another place, or pass --overwrite"
+                )
         return Encoded(out, found)
-    remove_leftovers(out)
-    starts = range(0, len(texts), rows_per_part)
-    pieces = [Piece(number, first, min(first + rows_per_part, len(texts))) for number, first in enumerate(starts)]
-    work = EncodePiece(texts, load, out, dtype, source)
-    made: dict[str, Any] | None = None
-    with Progress("encode", total=len(texts), unit="texts", show=show_progress) as bar:
-        kept = f"files that are whole are kept in {out}, the same command goes on"
-        for outcome in engine.run(work, pieces):
-            succeeded(outcome, kept=kept)
-            facts = json.loads(outcome.facts)
-            if made is not None and facts != made:
-                raise InputError(f"expected one encoder on all machines, found {made} and {facts}: use one version")
-            made = facts
-            bar.update(outcome.rows)
-    record = {**job, **(made or {}), "rows": [piece.stop - piece.first for piece in pieces], "complete": True}
-    write_json(out / RECORD, record)
+    record = fill(engine, job, work, _told, overwrite=overwrite, show_progress=show_progress, stop=stop)
+    if cut := record.get("cut", 0):
+        warnings.warn(
+            f"{cut} of {len(inputs)} {_UNITS[modality]} are longer than the model reads: only their start was "
+            "encoded; cut them into sentences",
+            FliplensWarning,
+            stacklevel=2,
+        )
     return Encoded(out, record)
 
 
-def _begun(out: Path, job: dict[str, Any], *, overwrite: bool) -> dict[str, Any]:
-    """Return the record of this job in `out`, written if it is new."""
-    path = out / RECORD
-    if path.is_file() and not overwrite:
-        found = read_json(path)
-        if isinstance(found, dict) and all(found.get(key) == value for key, value in job.items()):
-            return found
-        raise InputError(f"expected {out} to hold this job, found another: name another place, or pass --overwrite")
-    if not is_empty(out) or out.is_file():
-        check_free(out, kind=FOLDER, overwrite=overwrite)
-        shutil.rmtree(out)
-    out.mkdir(parents=True, exist_ok=True)
-    write_json(path, {**job, "complete": False})
-    return job
+_UNITS = {"text": "texts", "speech": "recordings"}
+
+
+def _told(folder: Path, outcomes: list[Outcome]) -> dict[str, Any]:
+    """Return what the files of all pieces say, and list their bad rows."""
+    facts = [json.loads(outcome.facts) for outcome in outcomes]
+    made = [{name: one.get(name) for name in _ENCODER} for one in facts]
+    for one in made[1:]:
+        if one != made[0]:
+            raise InputError(f"expected one encoder on all machines, found {made[0]} and {one}: use one version")
+    bad = [json.dumps(row) for one in facts for row in one.get("bad", [])]
+    list_bad(folder / BAD_LIST, bad)
+    told = dict(made[0])
+    if "files" in facts[0]:
+        told["files"] = [one["files"] for one in facts]
+    for name, count in (("bad", len(bad)), ("cut", sum(one.get("cut", 0) for one in facts))):
+        if count:
+            told[name] = count
+    return told
+
+
+def _check_done(engine: Engine, found: Mapping[str, Any], work: CheckEncoder, out: Path) -> None:
+    """Refuse a finished job whose encoder has changed since; warn of another precision, as for a folder of shards."""
+    for outcome in engine.run(work, [Piece(0, 0, 0)]):
+        if outcome.error:
+            kind = InputError if outcome.exit_status == InputError.exit_status else FliplensError
+            raise kind(outcome.error)
+        now = json.loads(outcome.facts)
+        for name in _ENCODER[:-1]:
+            if found.get(name) != now[name]:
+                raise InputError(
+                    f"expected {out} to hold this job, with {name} {now[name]}, found {found.get(name)}: name "
+                    "another place, or pass --overwrite"
+                )
+        if None not in (found.get("precision"), now["precision"]) and found["precision"] != now["precision"]:
+            warnings.warn(
+                f"{out} was encoded before, in {found['precision']}, and is left as it is: for vectors in "
+                f"{now['precision']} pass --overwrite",
+                FliplensWarning,
+                stacklevel=3,
+            )
+
+
+def _loaded(load: Callable[[], Encoder], modality: str) -> Encoder:
+    encoder = load()
+    if encoder.modality != modality or (modality == "speech" and not isinstance(encoder, SpeechEncoder)):
+        raise InputError(f"expected an encoder of {modality}, found {encoder.spec}, of {encoder.modality}")
+    return encoder
 
 
 def _facts(encoder: Encoder) -> dict[str, Any]:
@@ -185,16 +348,3 @@ def _facts(encoder: Encoder) -> dict[str, Any]:
         getattr(encoder, "precision", None),
     )
     return dict(zip(_ENCODER, values, strict=True))
-
-
-def _check_same(path: Path, facts: dict[str, Any]) -> None:
-    pa, parquet = arrow_library(), arrow_library("pyarrow.parquet")
-    try:
-        found = json.loads((parquet.read_schema(path).metadata or {}).get(b"fliplens", b"null"))
-    except (pa.ArrowException, OSError, ValueError) as error:
-        raise InputError(f"expected a file of this job at {path}, could not read it: delete it") from error
-    if found != facts:
-        differs = next((key for key in facts if not isinstance(found, dict) or found.get(key) != facts[key]), "facts")
-        raise InputError(
-            f"expected {path} to be of this job, found one of another {differs}: delete it, or pass --overwrite"
-        )

@@ -6,9 +6,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
-from fliplens.errors import FliplensError, InputError, reason_of
+from fliplens.errors import FliplensError, reason_of
 
-__all__ = ["Engine", "Outcome", "Piece", "Work", "attempted", "succeeded"]
+__all__ = ["Engine", "Outcome", "Piece", "Work", "attempted"]
 
 
 class Piece(NamedTuple):
@@ -32,6 +32,10 @@ class Outcome:
     """Rows in its file."""
     facts: str = ""
     """What else the work tells, as JSON."""
+    sha256: str = ""
+    """Of its file."""
+    size: int = 0
+    """Bytes in its file."""
     error: str = ""
     """Why there is no file; "" where there is one."""
     exit_status: int = 0
@@ -73,16 +77,3 @@ def attempted(work: Work, piece: Piece) -> Outcome:
         reason = reason_of(f"{type(error).__name__}: {error}", 300)
         rows = f"rows {piece.first} to {piece.stop}"
         return Outcome(piece.number, error=f"expected to be done with {rows}, found {reason}", exit_status=1)
-
-
-def succeeded(outcome: Outcome, *, kept: str) -> Outcome:
-    """Return an outcome that is no failure.
-
-    Raises:
-        InputError: what the call or its input is at fault for.
-        FliplensError: any other failure.
-    """
-    if not outcome.error:
-        return outcome
-    kind = InputError if outcome.exit_status == InputError.exit_status else FliplensError
-    raise kind(f"{outcome.error}; {kept}")

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import logging
 import os
+import signal
+import threading
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -65,16 +69,21 @@ class RayEngine:
             gpus = 0 if self._device == "cpu" else int(ray.cluster_resources().get("GPU", 0))
             actors = self._actors or gpus or int(ray.cluster_resources().get("CPU", 1))
             actors = max(1, min(actors, len(pieces)))
-            data = ray.data.from_items([piece._asdict() for piece in pieces]).map_batches(
-                _Actor,
-                fn_constructor_args=(work,),
-                compute=ray.data.ActorPoolStrategy(size=actors),
-                batch_size=1,
-                num_cpus=None if gpus else 1,
-                num_gpus=gpus / actors if gpus else None,
-                max_restarts=RESTARTS,
-                max_task_retries=RESTARTS,
-            )
+            # A block a piece: each is told of as soon as it is done.
+            items = ray.data.from_items([piece._asdict() for piece in pieces], override_num_blocks=len(pieces))
+            with warnings.catch_warnings():
+                # There is no other way yet to say how often an actor may die.
+                warnings.simplefilter("ignore")
+                data = items.map_batches(
+                    _Actor,
+                    fn_constructor_args=(work,),
+                    compute=ray.data.ActorPoolStrategy(size=actors),
+                    batch_size=1,
+                    num_cpus=None if gpus else 1,
+                    num_gpus=gpus / actors if gpus else None,
+                    max_restarts=RESTARTS,
+                    max_task_retries=RESTARTS,
+                )
             for row in data.iter_rows():
                 yield Outcome(**row)
         except ray.exceptions.RayError as error:
@@ -92,11 +101,45 @@ class RayEngine:
         if self._ray.is_initialized():
             return
         quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
-        if os.environ.get("RAY_ADDRESS"):
-            self._ray.init(**quiet)
-        else:
-            self._ray.init(num_cpus=self._cores, include_dashboard=False, **quiet)
+        with _handlers_kept(), _silent():
+            if os.environ.get("RAY_ADDRESS"):
+                self._ray.init(**quiet)
+            else:
+                self._ray.init(num_cpus=self._cores, include_dashboard=False, **quiet)
         self._started = True
+
+
+@contextlib.contextmanager
+def _handlers_kept() -> Iterator[None]:
+    """Put the handlers of signals back that Ray replaces: with its own, SIGTERM ends the process on the spot."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            if handler is not None:
+                signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def _silent() -> Iterator[None]:
+    """Keep what Ray's own processes are started with off stderr: that it was told to be quiet, it writes there."""
+    try:
+        kept = os.dup(2)
+    except OSError:  # a daemon has none
+        yield
+        return
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
 
 
 class _Actor:

@@ -1,8 +1,9 @@
-"""Reading words by an engine: vectors of any number to a folder of Parquet files, one a piece."""
+"""Reading words by an engine: vectors of any number to a folder of Parquet files, one a piece, resumably."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import shutil
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import accumulate
 from pathlib import Path
@@ -11,14 +12,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fliplens.audio_encoding import state_of_files
 from fliplens.decoding import Decoding
 from fliplens.devices import resolve_device
 from fliplens.embeddings import BLOCK_ROWS, Embeddings, open_embeddings
-from fliplens.engines.protocol import Engine, Outcome, Piece, succeeded
+from fliplens.engines.folders import Job, PieceWork, fill, finished
+from fliplens.engines.protocol import Engine, Outcome, Piece
 from fliplens.errors import InputError
 from fliplens.extractor import Extractor
-from fliplens.files import FolderKind, atomic_file, atomic_folder, check_free, write_json
-from fliplens.progress import Progress
+from fliplens.files import FolderKind, atomic_file, sha256_of_file, sha256_of_lines
 from fliplens.reading_files import Written, parquet_writer
 from fliplens.sources.columns import arrow_library
 from fliplens.sources.parquet import column_files
@@ -78,6 +80,11 @@ class Vectors:
             yield start, self._embeddings.block(start, min(start + BLOCK_ROWS, stop))
 
     @property
+    def state(self) -> str:
+        """What changes when a file of theirs does: a hash of the files' sizes and times of change."""
+        return state_of_files(self._embeddings.files)
+
+    @property
     def _embeddings(self) -> Embeddings:
         if self._opened is None:
             self._opened = open_embeddings(self._source)
@@ -89,8 +96,8 @@ class Vectors:
 
 
 @dataclass
-class ReadPiece:
-    """The work: the words of a piece's vectors to `part-00000.parquet`, as `write_top_words` writes them."""
+class ReadPiece(PieceWork):
+    """The work: the words of a piece's vectors to a file, as `write_top_words` writes them."""
 
     lens: str
     """What `Extractor.load` takes."""
@@ -98,8 +105,6 @@ class ReadPiece:
     """Of a bare state dict."""
     vectors: Vectors
     """All rows."""
-    out: Path
-    """The folder."""
     n: int | None
     """See `write_top_words`."""
     prior: float
@@ -112,20 +117,27 @@ class ReadPiece:
     """Where to compute."""
     _lens: Extractor | None = field(default=None, init=False)
 
-    def __call__(self, piece: Piece) -> Outcome:
+    def found(self, path: Path, piece: Piece) -> Outcome | None:
+        """Return how many rows the file of a piece has; None where it is damaged."""
+        pa, parquet = arrow_library(), arrow_library("pyarrow.parquet")
+        try:
+            return Outcome(piece.number, rows=parquet.read_metadata(path).num_rows)
+        except (pa.ArrowException, OSError):
+            return None
+
+    def make(self, path: Path, piece: Piece) -> Outcome:
         """Read a piece.
 
         Raises:
             InputError: see `Extractor.top`; a row of NaN or infinite values, unless they are dropped.
+            InterruptedRunError: all is to stop.
         """
         if self._lens is None:
             self._lens = Extractor.load(self.lens, vocabulary=self.vocabulary).to(resolve_device(self.device))
         written = 0
-        with (
-            atomic_file(self.out / f"part-{piece.number:05d}.parquet") as stream,
-            parquet_writer(stream, self._lens, None) as write,
-        ):
+        with atomic_file(path) as stream, parquet_writer(stream, self._lens, None) as write:
             for first, block in self.vectors.blocks(piece.first, piece.stop):
+                self.heed()
                 good = np.flatnonzero(np.isfinite(block).all(axis=1))
                 if len(good) < len(block) and not self.drop_bad_rows:
                     bad = first + int(np.setdiff1d(np.arange(len(block)), good)[0])
@@ -157,8 +169,11 @@ def read_on(
     rows_per_part: int = ROWS_PER_PART,
     overwrite: bool = False,
     show_progress: bool = False,
+    stop: Callable[[], bool] | None = None,
 ) -> Written:
-    """Read the n best words of every vector by an engine, and write them to a folder of Parquet, whole or not at all.
+    """Read the n best words of every vector by an engine, going on from what an earlier run left at `out`.
+
+    Until all of them are there the files lie in `OUT.parts`.
 
     Args:
         engine: what runs it.
@@ -170,39 +185,59 @@ def read_on(
         vocabulary: of a bare state dict.
         prior: see `write_top_words`.
         decoding: see there.
-        drop_bad_rows: see there.
+        drop_bad_rows: see there; what stopped at a bad row goes on with it.
         device: where to compute.
         rows_per_part: rows a file, about.
-        overwrite: replace what an earlier run left at `out`.
+        overwrite: replace what another run left at `out`.
         show_progress: a bar on stderr.
+        stop: asked all the time, from another thread; once it is true pieces under way are dropped and the work ends.
 
     Raises:
-        InputError: see `Vectors` and `ReadPiece`; no finite vector; `out` holds something else.
-        FliplensError: the engine failed.
+        InputError: see `Vectors` and `ReadPiece`; no finite vector; `out` holds something else, perhaps words of
+            vectors or a lens that have changed since.
+        FliplensError: the engine failed; files that are whole are kept, the same call goes on.
+        InterruptedRunError: `stop` was true.
         MissingExtraError: there is no pyarrow.
     """
     out = Path(out).absolute()
     if out.suffix != ".parquet":
         raise InputError(f"expected a folder that ends in .parquet to write, found {out}: rename it")
-    check_free(out, kind=FOLDER, overwrite=overwrite)
     arrow_library()
     vectors = Vectors(embeddings)
     place = Path(lens)
     lens = str(place.absolute() if place.exists() else lens)
     words = None if vocabulary is None else str(Path(vocabulary).absolute())
     pieces = vectors.pieces(rows_per_part)
-    written = 0
-    with (
-        atomic_folder(out, kind=FOLDER, overwrite=overwrite) as folder,
-        Progress("reading", total=vectors.rows, unit="vectors", show=show_progress) as bar,
-    ):
-        work = ReadPiece(lens, words, vectors, folder, n, prior, decoding, drop_bad_rows, device)
-        for outcome in engine.run(work, pieces):
-            succeeded(outcome, kept="nothing was written")
-            written += outcome.rows
-            bar.update(pieces[outcome.number].stop - pieces[outcome.number].first)
-        if not written:
+    what = {
+        "format_version": 1,
+        "lens": lens,
+        "lens_sha256": _hash_of([place, *([] if words is None else [Path(words)])]),
+        "vectors": vectors.name,
+        "files": vectors.state,
+        "n": n,
+        "prior": prior,
+        "decoding": decoding,
+        "pieces": [piece.stop for piece in pieces],
+    }
+    job = Job(out, FOLDER, what, pieces, "reading", "vectors")
+
+    def work(folder: Path, known: Mapping[int, str], halt: Path) -> ReadPiece:
+        return ReadPiece(folder, known, halt, lens, words, vectors, n, prior, decoding, drop_bad_rows, device)
+
+    def told(folder: Path, outcomes: list[Outcome]) -> dict[str, object]:
+        if not any(outcome.rows for outcome in outcomes):
+            shutil.rmtree(folder)
             raise InputError(f"expected some finite vectors in {vectors.name}, found none")
-        record = {"format_version": 1, "lens": lens, "vectors": vectors.name, "n": n, "prior": prior}
-        write_json(folder / RECORD, {**record, "decoding": decoding, "rows": written})
+        return {}
+
+    record = finished(job, overwrite=overwrite)
+    if record is None:
+        record = fill(engine, job, work, told, overwrite=overwrite, show_progress=show_progress, stop=stop)
+    written = sum(record["rows"])
     return Written(written, vectors.rows - written)
+
+
+def _hash_of(places: list[Path]) -> str:
+    """Return a hash of files, and of those in folders; of what is no path, none."""
+    files = [file for place in places for file in ([place] if place.is_file() else sorted(place.glob("*")))]
+    return sha256_of_lines(f"{file.name} {sha256_of_file(file)}" for file in files if file.is_file())
