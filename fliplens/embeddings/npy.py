@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import io
 from collections.abc import Iterator
+from functools import lru_cache
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +16,9 @@ from fliplens.embeddings.parts import check_array
 from fliplens.errors import InputError, reason_of
 
 __all__ = ["map_npy", "write_npy"]
+
+_FIRST_BYTES = 256
+"""Enough for the header of a matrix, which is padded to 128 or 192."""
 
 
 def map_npy(path: Path) -> NDArray[Any]:
@@ -24,7 +29,7 @@ def map_npy(path: Path) -> NDArray[Any]:
         if path.stat().st_size == 0:
             raise InputError(f"expected an .npy file at {path}, found an empty file: write it again")
     try:
-        array = np.lib.format.open_memmap(path, mode="r")
+        array = _mapped(str(path))
     except (ValueError, EOFError, OSError, SyntaxError) as error:
         reason = reason_of(error)
         raise InputError(
@@ -33,6 +38,32 @@ def map_npy(path: Path) -> NDArray[Any]:
         ) from error
     check_array(array, str(path))
     return array
+
+
+def _mapped(path: str) -> NDArray[Any]:
+    """Map a file as `numpy.lib.format.open_memmap` does, in a third of the time: a folder has thousands of parts."""
+    with open(path, "rb") as stream:  # noqa: PTH123 - a `Path` is resolved link by link, by NumPy too
+        first = stream.read(_FIRST_BYTES)
+    size = 10 + int.from_bytes(first[8:10], "little")
+    if first[:8] != b"\x93NUMPY\x01\x00" or size > len(first):
+        return np.lib.format.open_memmap(path, mode="r")  # type: ignore[no-untyped-call]
+    shape, order, dtype = _layout(first[:size])
+    return np.memmap(path, dtype=dtype, mode="r", offset=size, shape=shape, order=order)
+
+
+@lru_cache(maxsize=16)
+def _layout(header: bytes) -> tuple[tuple[int, ...], Literal["C", "F"], np.dtype[Any]]:
+    """Return shape, order and type of numbers of the first bytes of a file; those of parts are mostly the same.
+
+    Raises:
+        ValueError: they say something else, or that there are objects in it.
+    """
+    stream = io.BytesIO(header)
+    np.lib.format.read_magic(stream)
+    shape, fortran, dtype = np.lib.format.read_array_header_1_0(stream)
+    if dtype.hasobject:
+        raise ValueError("there are Python objects in it")
+    return shape, "F" if fortran else "C", dtype
 
 
 def write_npy(stream: IO[bytes], shape: tuple[int, int], blocks: Iterator[NDArray[Any]], dtype: str) -> None:
