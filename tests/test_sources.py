@@ -22,7 +22,7 @@ from fliplens.embeddings.parts import Shelf, Streamed
 from fliplens.errors import EmbeddingSpaceError, FliplensWarning, InputError, MissingExtraError
 from fliplens.fitting import fit
 from fliplens.recipes import TrainConfig
-from fliplens.sources import Source, known_sources
+from fliplens.sources import SourceSpec, known_sources
 from fliplens.sources.registry import KINDS, kind_of
 from fliplens.texts import read_texts
 from fliplens.training.checkpoint import identity_of
@@ -293,7 +293,7 @@ def test_what_is_kept_is_bounded_and_rows_in_order_are_decoded_once() -> None:
 @pytest.mark.parametrize("text", ["v.parquet#column", "v.parquet#=a", "v.npy#a=1,a=2", "v.npy#A=1", "qdrant:u#x"])
 def test_options_that_are_none_are_refused(text: str) -> None:
     with pytest.raises(InputError, match="expected (options as name=value|every option once)"):
-        Source.parse(text)
+        SourceSpec.parse(text)
 
 
 def test_a_file_wins_whatever_its_name_holds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -302,7 +302,7 @@ def test_a_file_wins_whatever_its_name_holds(tmp_path: Path, monkeypatch: pytest
         np.save(tmp_path / name, vectors())
         assert len(open_embeddings(name)) == N
     with pytest.raises(InputError, match="expected no options of FILE.npy, found column"):
-        kind_of(Source.parse("v.npy#column=v"))
+        kind_of(SourceSpec.parse("v.npy#column=v"))
     with pytest.raises(InputError, match="expected options out of column"):
         open_embeddings("v.parquet#tensor=v")
 
@@ -313,7 +313,7 @@ def test_a_password_is_never_shown() -> None:
         with pytest.raises(InputError) as caught:
             open_embeddings(text)
         assert "nter2" not in str(caught.value)
-    source = Source.parse(f"{given_}#table=t")
+    source = SourceSpec.parse(f"{given_}#table=t")
     assert source.place == "postgresql://me:hu#nter2@host/db"
     assert "nter2" not in f"{source} {source!r}"
 

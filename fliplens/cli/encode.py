@@ -16,7 +16,7 @@ from fliplens.encoding import bad_list, encode_texts
 from fliplens.encoding_shards import Shard, encode_shard, merge_shards
 from fliplens.errors import InputError, InterruptedRunError
 from fliplens.long_texts import open_texts
-from fliplens.sources import Source
+from fliplens.sources import SourceSpec
 
 __all__ = ["run"]
 
@@ -54,7 +54,7 @@ def _encode(
         )
     if speech and shard is not None:
         raise InputError(f"expected an encoder of text with --shard, found {encoder.spec}, of speech: leave it out")
-    place = Source.parse(args.texts).path
+    place = SourceSpec.parse(args.texts).path
     options: dict[str, Any] = {
         "name": place.name,
         "dtype": args.dtype,
@@ -115,7 +115,7 @@ def _elsewhere(args: argparse.Namespace) -> int:
             load,
             args.output,
             spec=spec,
-            name=Source.parse(args.texts).path.name,
+            name=SourceSpec.parse(args.texts).path.name,
             dtype=args.dtype,
             overwrite=args.overwrite,
             show_progress=not args.quiet,

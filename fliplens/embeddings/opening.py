@@ -12,7 +12,7 @@ from fliplens.embeddings.matrix import Embeddings
 from fliplens.embeddings.parts import check_array
 from fliplens.errors import InputError
 from fliplens.sources.registry import kind_of
-from fliplens.sources.specs import Source
+from fliplens.sources.specs import SourceSpec
 
 if TYPE_CHECKING:
     import torch
@@ -57,7 +57,7 @@ def open_embeddings(source: str | Path, *, verify: bool = False) -> Embeddings:
             that has to be imported first.
         MissingExtraError: the library that reads it is not installed.
     """
-    parsed = Source.parse(source)
+    parsed = SourceSpec.parse(source)
     kind = kind_of(parsed)
     if kind.store:
         raise InputError(

@@ -1,4 +1,4 @@
-"""What holds rows of vectors: an array, mapped or in memory, or a `Part` that reads rows as they are asked for."""
+"""What holds rows of vectors: an array, mapped or in memory, or `LazyRows`, which are read as they are asked for."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from fliplens.embeddings.manifest import FLOAT_TYPES
 from fliplens.errors import FliplensWarning, InputError
 
-__all__ = ["BLOCK_ROWS", "BFloat16", "Part", "Shelf", "Streamed", "check_array", "convert", "file_of", "state_of"]
+__all__ = ["BLOCK_ROWS", "BFloat16", "LazyRows", "Shelf", "Streamed", "check_array", "convert", "file_of", "state_of"]
 
 BLOCK_ROWS = 8192
 CHUNK_BYTES = 2**23
@@ -30,7 +30,7 @@ WASTE = 20
 """Rows decoded for each row that was asked for, from which on a file is read in an order that it was not made for."""
 
 
-class Part(ABC):
+class LazyRows(ABC):
     """Consecutive rows (n, d) that are no array: they are read, or decoded, when they are asked for."""
 
     def __init__(self, shape: tuple[int, int], dtype: Any) -> None:
@@ -56,7 +56,7 @@ class Part(ABC):
         out[order] = ordered
 
 
-class BFloat16(Part):
+class BFloat16(LazyRows):
     """Mapped bfloat16 numbers, a type that NumPy has no name for; rows come out as float32.
 
     Args:
@@ -148,7 +148,7 @@ class Shelf:
             self._held -= self._kept.popitem(last=False)[1].nbytes
 
 
-class Streamed(Part):
+class Streamed(LazyRows):
     """Rows that are decoded group by group, each from its start: row groups of Parquet, compressed Arrow batches.
 
     Memory holds what the shelf keeps, not the file. Ascending numbers are the fastest.
@@ -210,7 +210,7 @@ def convert(rows: NDArray[Any], out: NDArray[Any], *, owned: bool) -> None:
     torch.from_numpy(out).copy_(torch.from_numpy(rows if owned or rows.flags.writeable else rows.copy()))
 
 
-def file_of(part: NDArray[Any] | Part) -> Path | None:
+def file_of(part: NDArray[Any] | LazyRows) -> Path | None:
     """Return the file that an array is mapped from, where NumPy mapped it; else None."""
     base: Any = part
     while base is not None:
@@ -220,7 +220,7 @@ def file_of(part: NDArray[Any] | Part) -> Path | None:
     return None
 
 
-def state_of(part: NDArray[Any] | Part, file: Path | None) -> list[int]:
+def state_of(part: NDArray[Any] | LazyRows, file: Path | None) -> list[int]:
     """Return size in bytes and time of change of the file that a part is read from; else size and a checksum."""
     if file is not None:
         with contextlib.suppress(OSError):
@@ -230,7 +230,7 @@ def state_of(part: NDArray[Any] | Part, file: Path | None) -> list[int]:
     for start in range(0, len(part), BLOCK_ROWS):
         rows = (
             part[start : start + BLOCK_ROWS]
-            if not isinstance(part, Part)
+            if not isinstance(part, LazyRows)
             else part.ascending(np.arange(start, min(start + BLOCK_ROWS, len(part))))
         )
         checksum = zlib.crc32(np.ascontiguousarray(rows).data, checksum)

@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fliplens.embeddings.matrix import Embeddings
-from fliplens.embeddings.parts import Part
+from fliplens.embeddings.parts import LazyRows
 from fliplens.errors import FliplensWarning, InputError, MissingExtraError
-from fliplens.sources.specs import Source
+from fliplens.sources.specs import SourceSpec
 
 __all__ = ["open_ids", "open_vectors"]
 
@@ -21,7 +21,7 @@ _EXACT = ("IndexFlat", "IndexFlatL2", "IndexFlatIP", "IndexIVFFlat", "IndexHNSWF
 CHECK_ROWS = 1
 
 
-class _Reconstructed(Part):
+class _Reconstructed(LazyRows):
     """The vectors of an index, by their keys in it."""
 
     def __init__(self, owner: Any, index: Any, keys: NDArray[np.int64] | None) -> None:
@@ -41,7 +41,7 @@ class _Reconstructed(Part):
         return found
 
 
-def open_vectors(source: Source) -> Embeddings:
+def open_vectors(source: SourceSpec) -> Embeddings:
     """Open an index; rows are reconstructed as they are asked for, in ascending order of their ids.
 
     An index of ids of its own (`IndexIDMap`) is read in the order of those. What the library can map stays on the
@@ -76,7 +76,7 @@ def open_vectors(source: Source) -> Embeddings:
     return Embeddings([part], name=str(source), files=[source.path])
 
 
-def open_ids(source: Source) -> list[int]:
+def open_ids(source: SourceSpec) -> list[int]:
     """Return the id of every row, in the order of `open_vectors`."""
     _, ids = _keys_and_ids(_read(source), source)
     found: list[int] = ids.tolist()
@@ -90,7 +90,7 @@ def _library() -> Any:
         raise MissingExtraError("a FAISS index", "faiss") from error
 
 
-def _read(source: Source) -> Any:
+def _read(source: SourceSpec) -> Any:
     faiss = _library()
     path = source.path
     if not path.is_file():
@@ -115,7 +115,7 @@ def _inner(index: Any) -> Any:
     return index
 
 
-def _keys_and_ids(owner: Any, source: Source) -> tuple[NDArray[np.int64] | None, NDArray[np.int64]]:
+def _keys_and_ids(owner: Any, source: SourceSpec) -> tuple[NDArray[np.int64] | None, NDArray[np.int64]]:
     """Return what the inner index calls each row, and each row's id; rows are in ascending order of ids.
 
     Raises:

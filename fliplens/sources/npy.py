@@ -13,12 +13,12 @@ from fliplens.embeddings.npy import map_npy
 from fliplens.errors import InputError
 from fliplens.files import sha256_of_file
 from fliplens.open_files import allow_open_files
-from fliplens.sources.specs import Source
+from fliplens.sources.specs import SourceSpec
 
 __all__ = ["about_name", "about_rows", "open_texts", "open_vectors"]
 
 
-def open_vectors(source: Source, *, verify: bool = False) -> Embeddings:
+def open_vectors(source: SourceSpec, *, verify: bool = False) -> Embeddings:
     """Map a file, or the shards of a folder; with `verify`, compare them with the manifest's hashes."""
     path = source.path
     if path.is_dir():
@@ -39,7 +39,7 @@ def open_vectors(source: Source, *, verify: bool = False) -> Embeddings:
     return Embeddings([array], manifest=manifest, name=str(path))
 
 
-def open_texts(source: Source) -> list[str]:
+def open_texts(source: SourceSpec) -> list[str]:
     """Return the texts that were imported with the vectors of a folder, row for row.
 
     Raises:

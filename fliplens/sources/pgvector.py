@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fliplens.errors import FliplensError, InputError, MissingExtraError
-from fliplens.sources.specs import Source
+from fliplens.sources.specs import SourceSpec
 from fliplens.sources.stores import Page
 
 __all__ = ["Table", "connect"]
@@ -21,7 +21,7 @@ SECONDS = 30
 """To wait for a connection."""
 
 
-def connect(source: Source) -> Table:
+def connect(source: SourceSpec) -> Table:
     """Connect to the database that `pgvector:DSN` names; without a DSN the usual PG variables do.
 
     The password comes from the DSN or from where libpq looks for it (PGPASSWORD, the password file), and is never

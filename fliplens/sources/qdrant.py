@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fliplens.errors import FliplensError, InputError, MissingExtraError, reason_of
-from fliplens.sources.specs import Source
+from fliplens.sources.specs import SourceSpec
 from fliplens.sources.stores import Page, Store
 
 __all__ = ["KEY", "Collection", "chosen_vector", "connect", "page_of"]
@@ -23,7 +23,7 @@ SECONDS = 60
 """To wait for an answer."""
 
 
-def connect(source: Source) -> Store:
+def connect(source: SourceSpec) -> Store:
     """Open a collection of the server at a URL.
 
     A folder of the client's local mode is refused: it keeps points as pickles, which nothing here reads.
