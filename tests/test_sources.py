@@ -307,6 +307,45 @@ def test_a_file_wins_whatever_its_name_holds(tmp_path: Path, monkeypatch: pytest
         open_embeddings("v.parquet#tensor=v")
 
 
+@pytest.mark.parametrize("name", ["v.csv", "v.pt", "v.npz", "v.h5", "v", "v.txt"])
+def test_files_of_other_kinds_are_told_which_there_are(name: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_bytes(b"\x80 of another kind, or none")
+    refused(tmp_path / name, r"another kind than \.npy, \.safetensors, \.parquet, .*\.faiss: give it the ending")
+    with (tmp_path / name).open("wb") as stream:
+        np.save(stream, vectors())
+    np.testing.assert_array_equal(open_embeddings(tmp_path / name).to_numpy(), vectors())
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "postgresql://me:hunter2@host/db#table=t,column=c,order=o",
+        "pg:host=host password=hunter2#table=t",
+        "http://me:hunter2@host:6333#collection=c",
+        "milvus:http://me:hunter2@host#collection",
+    ],
+)
+def test_kinds_that_there_are_not_are_told_without_what_may_be_a_password(text: str) -> None:
+    for read in (open_embeddings, read_texts):
+        with pytest.raises(
+            InputError, match="with a kind out of faiss, hf-dataset, qdrant, pgvector, found "
+        ) as caught:
+            read(text)
+        assert "hunter2" not in str(caught.value) and text.partition(":")[0] in str(caught.value)
+
+
+def test_a_path_with_a_colon_is_a_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import pyarrow.parquet as pq
+
+    monkeypatch.chdir(tmp_path)
+    pq.write_table(table(vectors(), "list"), "odd:name.parquet")
+    assert len(open_embeddings("odd:name.parquet#column=vector")) == N
+    with pytest.raises(InputError, match="found none: check the path"):
+        open_embeddings("./none:name.parquet#column=vector")
+    with pytest.raises(InputError, match="found none: check the path"):
+        open_embeddings(Path("none:name.parquet"))
+
+
 def test_a_password_is_never_shown() -> None:
     given_ = "pgvector:postgresql://me:hu#nter2@host/db"
     for text in (given_, f"{given_}#table=t", "qdrant:http://k:hunter2@host#collection=c"):
@@ -389,7 +428,7 @@ def test_tensors_that_are_no_vectors_are_refused(tmp_path: Path) -> None:
     save_file({"a": np.ones((0, 3))}, path)
     refused(path, "at least one vector")
     save_file({"l": np.ones(4)}, path)
-    refused(path, "found none")
+    refused(path, r"found none among l: save the vectors as a tensor")
 
 
 @pytest.mark.parametrize("form", ["parquet", "arrow", "compressed"])
@@ -418,8 +457,12 @@ def test_rows_that_are_no_vectors_are_named(form: str, tmp_path: Path) -> None:
     write({"v": pa.array([*good[:4], None], type=pa.list_(pa.float32(), 2))})
     refused(path, "null in row 4")
     write({"v": [[1, 2]], "t": ["a"]})
-    refused(path, "expected one column of vectors .* found columns v, t")
-    refused(f"{path}#column=v", r"in column v of .*, found list<\w+: int64>")
+    refused(path, "expected one column of vectors .* found columns v, t: write each vector as a list of float32")
+    refused(f"{path}#column=v", r"in column v of .*, found list<\w+: int64>: write each vector as a list of float32")
+    refused(f"{path}#column=t", "in column t of .*, found string: write each vector as a list of float32")
+    write({"v": good, "t": list("abcde")})
+    refused(f"{path}#column=t", "in column t of .*, found string: name v with #column=NAME")
+    write({"v": [[1, 2]], "t": ["a"]})
     refused(f"{path}#column=w", "expected one column 'w' in .*, found v, t")
     write({"v": good, "w": good})
     refused(path, r"found 2 \(v, w\)")

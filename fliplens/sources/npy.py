@@ -13,6 +13,7 @@ from fliplens.embeddings.npy import map_npy
 from fliplens.errors import InputError
 from fliplens.files import sha256_of_file
 from fliplens.open_files import allow_open_files
+from fliplens.sources.registry import check_known
 from fliplens.sources.specs import SourceSpec
 
 __all__ = ["about_name", "about_rows", "open_texts", "open_vectors"]
@@ -23,6 +24,7 @@ def open_vectors(source: SourceSpec, *, verify: bool = False) -> Embeddings:
     path = source.path
     if path.is_dir():
         return _open_folder(path, verify=verify)
+    check_known(path)
     array = map_npy(path)
     beside = manifest_path(path)
     manifest = Manifest.load(beside) if beside.is_file() else None

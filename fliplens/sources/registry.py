@@ -11,16 +11,18 @@ one that may hold text has `open_texts(source: SourceSpec) -> list[str]`, and a 
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 from fliplens.errors import InputError
 from fliplens.sources.specs import SourceSpec
 
-__all__ = ["KINDS", "SourceKind", "kind_of", "known_sources"]
+__all__ = ["KINDS", "SourceKind", "check_known", "kind_of", "known_sources"]
 
 
 @dataclass(frozen=True)
@@ -99,8 +101,8 @@ KINDS: Mapping[str, SourceKind] = MappingProxyType(
             "faiss",
         ),
         "qdrant": SourceKind(
-            "qdrant:URL_OR_FOLDER#collection=NAME[,vector=NAME,text=FIELD]",
-            "a Qdrant collection, of a server or of the client's local mode; imported. The key: QDRANT_API_KEY",
+            "qdrant:URL#collection=NAME[,vector=NAME,text=FIELD]",
+            "a Qdrant collection of a server; imported. The key: QDRANT_API_KEY",
             "qdrant",
             {"collection": "which", "vector": "of several a point", "text": "field of the payload to keep as text"},
             store=True,
@@ -132,6 +134,25 @@ _SUFFIXES = {
     ".ipc": "arrow",
     ".faiss": "faiss",
 }
+_NPY = b"\x93NUMPY"
+
+
+def check_known(path: Path) -> None:
+    """Refuse a file whose name tells no kind of vectors, unless it begins as `.npy` does.
+
+    Raises:
+        InputError: it is of another kind; the message lists those that there are.
+    """
+    with contextlib.suppress(OSError):
+        if path.suffix.lower() in _SUFFIXES or not path.is_file() or not path.stat().st_size:
+            return
+        with path.open("rb") as stream:
+            if stream.read(len(_NPY)) == _NPY:
+                return
+        raise InputError(
+            f"expected vectors in {path}, found a file of another kind than {', '.join(_SUFFIXES)}: give it the "
+            "ending of its kind, put faiss: before a FAISS index, or write the vectors with numpy.save"
+        )
 
 
 def known_sources() -> Mapping[str, str]:
@@ -149,7 +170,8 @@ def kind_of(source: SourceSpec) -> SourceKind:
     unknown = [name for name in source.options if name not in kind.options]
     if unknown:
         some = f"options out of {', '.join(kind.options)}" if kind.options else "no options"
-        raise InputError(f"expected {some} of {kind.form}, found {unknown[0]} in {source}")
+        advice = "name one of these" if kind.options else "leave out what is behind #"
+        raise InputError(f"expected {some} of {kind.form}, found {unknown[0]} in {source}: {advice}")
     return kind
 
 
