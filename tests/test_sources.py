@@ -338,7 +338,7 @@ def test_a_path_with_a_colon_is_a_path(tmp_path: Path, monkeypatch: pytest.Monke
     import pyarrow.parquet as pq
 
     monkeypatch.chdir(tmp_path)
-    pq.write_table(table(vectors(), "list"), "odd:name.parquet")
+    pq.write_table(table(vectors(), "list"), tmp_path / "odd:name.parquet")
     assert len(open_embeddings("odd:name.parquet#column=vector")) == N
     with pytest.raises(InputError, match="found none: check the path"):
         open_embeddings("./none:name.parquet#column=vector")
