@@ -461,7 +461,7 @@ def test_rows_that_are_no_vectors_are_named(form: str, tmp_path: Path) -> None:
     refused(f"{path}#column=v", r"in column v of .*, found list<\w+: int64>: write each vector as a list of float32")
     refused(f"{path}#column=t", "in column t of .*, found string: write each vector as a list of float32")
     write({"v": good, "t": list("abcde")})
-    refused(f"{path}#column=t", "in column t of .*, found string: name v with #column=NAME")
+    refused(f"{path}#column=t", "in column t of .*, found string: name another with #column=NAME .of such a type: v")
     write({"v": [[1, 2]], "t": ["a"]})
     refused(f"{path}#column=w", "expected one column 'w' in .*, found v, t")
     write({"v": good, "w": good})

@@ -119,7 +119,7 @@ def _column(schema: Any, source: SourceSpec, file: Path, what: str, fits: Any, i
         advice = "rename all but one" if name in schema.names else "name one of these"
         raise InputError(f"expected one column {name!r} in {file}, found {found}: {advice}")
     if name not in good:
-        advice = f"name {listed(good)} with #column=NAME" if good else instead
+        advice = f"name another with #column=NAME (of such a type: {listed(good)})" if good else instead
         raise InputError(f"expected {what} in column {name} of {file}, found {schema.field(name).type}: {advice}")
     return name
 
