@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from fliplens.embeddings import Manifest, open_embeddings
 from fliplens.errors import FliplensError, FliplensWarning, InputError, MissingExtraError
+from fliplens.files import write_json
 from fliplens.sources import importing
 from fliplens.sources.importing import import_vectors, read_ids
 from fliplens.texts import read_texts
@@ -185,7 +186,7 @@ def test_an_import_that_goes_on_counts_each_bad_row_once(tmp_path: Path, monkeyp
     matrix = MATRIX.copy()
     matrix[[10, 60, 229]] = np.nan
     np.save(tmp_path / "v.npy", matrix)
-    write = importing.write_json
+    write = write_json
 
     def stops(path: Path, value: Any) -> None:
         if value["rows"] == [50, 50]:  # the second shard and its bad row are written, the manifest is not

@@ -250,8 +250,11 @@ def test_a_lens_is_fitted_on_any_of_them(made: tuple[str, NDArray[Any]]) -> None
     picks=st.lists(st.integers(0, 10**6), max_size=12),
     shelf=st.integers(1, 200),
     chunk=st.integers(1, 4),
+    piece=st.integers(1, 3),
 )
-def test_streamed_rows_equal_the_joined_groups(sizes: list[int], picks: list[int], shelf: int, chunk: int) -> None:
+def test_streamed_rows_equal_the_joined_groups(
+    sizes: list[int], picks: list[int], shelf: int, chunk: int, piece: int
+) -> None:
     groups = [np.random.default_rng(k).standard_normal((size, 3)).astype(np.float32) for k, size in enumerate(sizes)]
     whole = np.concatenate(groups)
 
@@ -261,10 +264,15 @@ def test_streamed_rows_equal_the_joined_groups(sizes: list[int], picks: list[int
     with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
         warnings.simplefilter("ignore", FliplensWarning)
         patch.setattr(fliplens.embeddings.parts, "CHUNK_BYTES", chunk * 12)
-        part = Streamed(sizes, 3, "float32", decode, shelf=Shelf(shelf), name="toy")
+        patch.setattr(fliplens.embeddings.parts, "PIECE_ROWS", piece)
+        kept = Shelf(shelf)
+        opened = Embeddings([Streamed(sizes, 3, "float32", decode, shelf=kept, name="toy")])
         if len(whole):
             rows = np.array([pick % len(whole) for pick in picks], dtype=np.int64)
-            np.testing.assert_array_equal(Embeddings([part]).rows(rows), whole[rows])
+            np.testing.assert_array_equal(opened.rows(rows), whole[rows])
+            for row in rows.tolist():  # one by one, and so back and forth
+                np.testing.assert_array_equal(opened[row], whole[row])
+            assert kept.held <= max(shelf, chunk * 12)
 
 
 def test_what_is_kept_is_bounded_and_rows_in_order_are_decoded_once() -> None:
@@ -281,10 +289,36 @@ def test_what_is_kept_is_bounded_and_rows_in_order_are_decoded_once() -> None:
         opened = Embeddings([Streamed([250] * 4, 4, "float32", decode, shelf=kept, name="toy")])
     np.testing.assert_array_equal(np.concatenate([rows for _, rows in opened.blocks(7)]), whole)
     assert decoded == list(range(0, 1000, 10))
-    assert sum(chunk.nbytes for chunk in kept._kept.values()) <= 50 * 4 * 4
+    assert kept.held <= 50 * 4 * 4
     with pytest.warns(FliplensWarning, match="rows of toy are wanted in an order"):
         for row in np.random.default_rng(0).permutation(1000):
             np.testing.assert_array_equal(opened[int(row)], whole[row])
+
+
+def test_rows_that_are_wanted_again_stay_whatever_was_decoded_on_the_way() -> None:
+    """Runs all over a file, ten times as long as what is kept: the first sweep over them is the last."""
+    whole = np.random.default_rng(0).standard_normal((4000, 4)).astype(np.float32)
+    decoded = []
+
+    def decode(group: int, rows: int) -> Any:
+        for start in range(0, 2000, rows):
+            decoded.append(2000 * group + start)
+            yield whole[2000 * group + start :][:rows].copy()
+
+    runs = np.random.default_rng(1).permutation(400)[:20]
+    wanted = (runs[:, None] * 10 + np.arange(10)).ravel()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(fliplens.embeddings.parts, "CHUNK_BYTES", 100 * 4 * 4)
+        patch.setattr(fliplens.embeddings.parts, "PIECE_ROWS", 5)
+        shelf = Shelf(400 * 4 * 4)
+        opened = Embeddings([Streamed([2000, 2000], 4, "float32", decode, shelf=shelf, name="toy")])
+    np.testing.assert_array_equal(opened.rows(wanted), whole[wanted])
+    assert len(decoded) <= 40
+    before = len(decoded)
+    for seed in range(5):
+        order = np.random.default_rng(seed).permutation(wanted)
+        np.testing.assert_array_equal(opened.rows(order), whole[order])
+    assert len(decoded) == before and shelf.held <= 400 * 4 * 4
 
 
 # Names ----------------------------------------------------------------------------------------------------------

@@ -65,6 +65,8 @@ def open_embeddings(source: str | Path, *, verify: bool = False) -> Embeddings:
             "fliplens import SOURCE -o FOLDER, and name FOLDER"
         )
     if verify and not kind.manifest:
-        raise InputError(f"expected vectors with a manifest to verify against, found {parsed}, which has none")
+        raise InputError(
+            f"expected vectors with a manifest to verify against, found {parsed}, which has none: import it first"
+        )
     embeddings: Embeddings = kind.adapter().open_vectors(parsed, **({"verify": True} if verify else {}))
     return embeddings

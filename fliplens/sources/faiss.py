@@ -99,10 +99,11 @@ def _read(source: SourceSpec) -> Any:
         index = faiss.read_index(str(path), faiss.IO_FLAG_MMAP | faiss.IO_FLAG_READ_ONLY)
     except (RuntimeError, MemoryError, ValueError) as error:
         raise InputError(
-            f"expected a FAISS index of float vectors at {path}, could not read it: it is truncated, binary, or none"
+            f"expected a FAISS index of float vectors at {path}, could not read it: it is truncated, binary, or "
+            "none; write it again with faiss.write_index"
         ) from error
     if index.ntotal == 0 or index.d == 0:
-        raise InputError(f"expected at least one vector in {path}, found an empty index")
+        raise InputError(f"expected at least one vector in {path}, found an empty index: add the vectors first")
     return index
 
 
@@ -134,16 +135,22 @@ def _keys_and_ids(owner: Any, source: SourceSpec) -> tuple[NDArray[np.int64] | N
                 ids = lists.get_ids(number)
                 found.append(faiss.rev_swig_ptr(ids, size).copy())
         keys = np.sort(np.concatenate(found)).astype(np.int64)
-        if (np.diff(keys) == 0).any():
-            twice = int(keys[np.flatnonzero(np.diff(keys) == 0)[0]])
-            raise InputError(f"expected one vector of each id in {source.path}, found several of id {twice}")
+        _check_single(keys, source)
         plain = bool(keys[0] == 0 and keys[-1] == n - 1)
         inner.set_direct_map_type(faiss.DirectMap.Array if plain else faiss.DirectMap.Hashtable)
     if not type(index).__name__.startswith("IndexIDMap"):
         return (keys, np.arange(n) if keys is None else keys)
     ids = faiss.vector_to_array(index.id_map).astype(np.int64)
     order = np.argsort(ids, kind="stable")
-    if (np.diff(ids[order]) == 0).any():
-        twice = int(ids[order][np.flatnonzero(np.diff(ids[order]) == 0)[0]])
-        raise InputError(f"expected one vector of each id in {source.path}, found several of id {twice}")
+    _check_single(ids[order], source)
     return (order if keys is None else keys[order]), ids[order]
+
+
+def _check_single(ids: NDArray[np.int64], source: SourceSpec) -> None:
+    """Raise InputError where an id stands twice among ids in ascending order."""
+    twice = np.flatnonzero(np.diff(ids) == 0)
+    if len(twice):
+        raise InputError(
+            f"expected one vector of each id in {source.path}, found several of id {ids[twice[0]]}: give each an "
+            "id of its own"
+        )

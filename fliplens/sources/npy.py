@@ -37,7 +37,7 @@ def open_vectors(source: SourceSpec, *, verify: bool = False) -> Embeddings:
         if verify:
             _verify(path, manifest.sha256[0])
     elif verify:
-        raise InputError(f"expected a manifest beside {path} to verify against, found none")
+        raise InputError(f"expected a manifest beside {path} to verify against, found none: open it without verify")
     return Embeddings([array], manifest=manifest, name=str(path))
 
 
@@ -73,7 +73,10 @@ def about_rows(folder: Path) -> Iterator[dict[str, Any]]:
     for number, rows in enumerate(manifest.rows):
         file = folder / about_name(number)
         if not file.is_file():
-            raise InputError(f"expected ids and texts of imported rows in {file}, found no such file")
+            raise InputError(
+                f"expected ids and texts of imported rows in {file}, found no such file: only stores and indices "
+                "have ids, name a text file for texts"
+            )
         found = 0
         with file.open(encoding="utf-8") as lines:
             for line in lines:

@@ -43,8 +43,8 @@ def open_vectors(source: SourceSpec) -> Embeddings:
     """Open the vectors of a file or folder; what is in them is decoded when rows are asked for.
 
     Rows in ascending order take the memory of a few chunks, whatever the size of a row group. Rows in any order are
-    fast as long as what they span fits on the shelf; beyond that row groups are decoded again and again, which is
-    warned about.
+    fast as long as those that are wanted again fit on the shelf, as a window of training does; what is not there is
+    decoded with all that lies before it in its row group. Where that is decoded again and again, it is warned about.
 
     Raises:
         InputError: see `fliplens.sources.columns`; or a file is missing, no Parquet file, or damaged.
@@ -156,8 +156,9 @@ def _files(source: SourceSpec) -> list[Path]:
 def _open(file: Path) -> Any:
     parquet, failures = arrow_library("pyarrow.parquet"), arrow_failures()
     try:
-        # Read ahead, a whole row group of the column would be in memory at once.
-        return parquet.ParquetFile(file, memory_map=True, pre_buffer=False)
+        # A relative path with a colon in it would be taken for an address. Read ahead, a whole row group of the column
+        # would be in memory at once.
+        return parquet.ParquetFile(file.absolute(), memory_map=True, pre_buffer=False)
     except failures as error:
         raise damaged(file, WHAT, error) from error
 
