@@ -156,8 +156,8 @@ def _files(source: SourceSpec) -> list[Path]:
 def _open(file: Path) -> Any:
     parquet, failures = arrow_library("pyarrow.parquet"), arrow_failures()
     try:
-        # A relative path with a colon in it would be taken for an address. Read ahead, a whole row group of the column
-        # would be in memory at once.
+        # A relative path with a colon in it would be taken for an address. Read ahead, a whole row group of the
+        # column would be in memory at once.
         return parquet.ParquetFile(file.absolute(), memory_map=True, pre_buffer=False)
     except failures as error:
         raise damaged(file, WHAT, error) from error
