@@ -59,8 +59,8 @@ class SourceSpec:
         if not scheme and isinstance(text, str) and (kind := _KIND.match(place)) and not _exists(place):
             raise InputError(
                 f"expected a path, or KIND:PLACE with a kind out of {', '.join(SCHEMES)}, found {kind[1]}:...: check "
-                "the path, write the kind before an address (pgvector:postgresql://..., qdrant:http://...), or download "
-                "what lies elsewhere first"
+                "the path, write the kind before an address (pgvector:postgresql://..., qdrant:http://...), or "
+                "download what lies elsewhere first"
             )
         secret = scheme in SECRET
         shown = f"{scheme}: source" if secret else repr(whole)
