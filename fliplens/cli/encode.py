@@ -19,7 +19,7 @@ from fliplens.encoding_jobs import bad_list, check_output
 from fliplens.encoding_shards import Shard, encode_shard, merge_shards
 from fliplens.errors import InputError, InterruptedRunError
 from fliplens.long_texts import open_texts
-from fliplens.sources import Source
+from fliplens.sources import SourceSpec
 
 __all__ = ["run"]
 
@@ -56,7 +56,7 @@ def _encode(
         raise InputError(
             f"expected an encoder of speech with --skip-bad, found {encoder.spec}: every text has a vector"
         )
-    place = Source.parse(args.texts).path
+    place = SourceSpec.parse(args.texts).path
     options: dict[str, Any] = {
         "name": place.name,
         "dtype": args.dtype,
@@ -119,7 +119,7 @@ def _elsewhere(args: argparse.Namespace) -> int:
     if args.skip_bad and modality != "speech":
         raise InputError(f"expected an encoder of speech with --skip-bad, found {spec}: every text has a vector")
     load = partial(load_encoder, spec, device=args.device, batch_size=args.batch_size, precision=args.precision)
-    place = Source.parse(args.texts).path
+    place = SourceSpec.parse(args.texts).path
     with StopOnSignal() as stop:
         try:
             with RayEngine(actors=args.actors, device=args.device, cores=args.threads) as engine:

@@ -24,5 +24,7 @@ def run(args: argparse.Namespace) -> int:
     if args.json and done.manifest is not None:
         print_json(done.manifest.to_json())
     else:
-        print_text(f"{len(done)} vectors of {done.dim} dimensions in {args.output}")
+        bad = 0 if done.manifest is None else done.manifest.source.get("bad", 0)
+        left = f", {bad} of them not finite" if bad else ""
+        print_text(f"{len(done)} vectors of {done.dim} dimensions in {args.output}{left}")
     return 0

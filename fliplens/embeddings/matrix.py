@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fliplens.embeddings.manifest import Manifest
-from fliplens.embeddings.parts import BLOCK_ROWS, Part, convert, file_of, state_of
+from fliplens.embeddings.parts import BLOCK_ROWS, LazyRows, convert, file_of, state_of
 from fliplens.errors import EmbeddingSpaceError, InputError
 from fliplens.progress import Progress
 
@@ -38,7 +38,7 @@ class Embeddings:
 
     def __init__(
         self,
-        parts: Sequence[NDArray[Any] | Part],
+        parts: Sequence[NDArray[Any] | LazyRows],
         *,
         manifest: Manifest | None = None,
         name: str = "embeddings",
@@ -47,7 +47,7 @@ class Embeddings:
         files: Sequence[Path | None] | None = None,
     ) -> None:
         # Plain views: the checks that a memory map makes at every access cost more than a small gather.
-        self._parts = [part if isinstance(part, Part) else np.asarray(part) for part in parts]
+        self._parts = [part if isinstance(part, LazyRows) else np.asarray(part) for part in parts]
         self._files = [file_of(part) for part in self._parts] if files is None else list(files)
         self._starts = np.concatenate([[0], np.cumsum([len(part) for part in self._parts])]).astype(np.int64)
         self._index = index
@@ -140,7 +140,7 @@ class Embeddings:
         for number in np.flatnonzero(np.diff(bounds)):
             first, stop = int(bounds[number]), int(bounds[number + 1])
             part, rows = self._parts[number], wanted[first:stop] - self._starts[number]
-            if isinstance(part, Part):
+            if isinstance(part, LazyRows):
                 part.read(rows, out[first:stop])
             elif (steps[first : stop - 1] == 1).all():
                 convert(part[rows[0] : rows[-1] + 1], out[first:stop], owned=False)
@@ -231,7 +231,7 @@ class Embeddings:
             return first
         if len({one._unit_length for one in several}) > 1:
             raise ValueError("embeddings scaled to unit length and others do not make one matrix")
-        parts: list[NDArray[Any] | Part] = []
+        parts: list[NDArray[Any] | LazyRows] = []
         files: list[Path | None] = []
         index = []
         offset = 0

@@ -34,7 +34,7 @@ def map_npy(path: Path) -> NDArray[Any]:
         reason = reason_of(error)
         raise InputError(
             f"expected an .npy file of floating-point numbers at {path}, could not map it ({reason}): "
-            "the file is truncated, holds objects, or is no .npy file"
+            "the file is truncated, holds objects, or is no .npy file; save it again as float32 with numpy.save"
         ) from error
     check_array(array, str(path))
     return array

@@ -12,7 +12,7 @@ from fliplens.embeddings.matrix import Embeddings
 from fliplens.embeddings.parts import check_array
 from fliplens.errors import InputError
 from fliplens.sources.registry import kind_of
-from fliplens.sources.specs import Source
+from fliplens.sources.specs import SourceSpec
 
 if TYPE_CHECKING:
     import torch
@@ -57,7 +57,7 @@ def open_embeddings(source: str | Path, *, verify: bool = False) -> Embeddings:
             that has to be imported first.
         MissingExtraError: the library that reads it is not installed.
     """
-    parsed = Source.parse(source)
+    parsed = SourceSpec.parse(source)
     kind = kind_of(parsed)
     if kind.store:
         raise InputError(
@@ -65,6 +65,8 @@ def open_embeddings(source: str | Path, *, verify: bool = False) -> Embeddings:
             "fliplens import SOURCE -o FOLDER, and name FOLDER"
         )
     if verify and not kind.manifest:
-        raise InputError(f"expected vectors with a manifest to verify against, found {parsed}, which has none")
+        raise InputError(
+            f"expected vectors with a manifest to verify against, found {parsed}, which has none: import it first"
+        )
     embeddings: Embeddings = kind.adapter().open_vectors(parsed, **({"verify": True} if verify else {}))
     return embeddings

@@ -1,4 +1,4 @@
-"""What holds rows of vectors: an array, mapped or in memory, or a `Part` that reads rows as they are asked for."""
+"""What holds rows of vectors: an array, mapped or in memory, or `LazyRows`, which are read as they are asked for."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import zlib
 from abc import ABC, abstractmethod
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,18 +20,22 @@ from numpy.typing import NDArray
 from fliplens.embeddings.manifest import FLOAT_TYPES
 from fliplens.errors import FliplensWarning, InputError
 
-__all__ = ["BLOCK_ROWS", "BFloat16", "Part", "Shelf", "Streamed", "check_array", "convert", "file_of", "state_of"]
+__all__ = ["BLOCK_ROWS", "BFloat16", "LazyRows", "Shelf", "Streamed", "check_array", "convert", "file_of", "state_of"]
 
 BLOCK_ROWS = 8192
 CHUNK_BYTES = 2**23
 """What is decoded in one piece."""
-SHELF_BYTES = 2**28
-"""What is kept of it: training draws its rows from windows of this order."""
+PIECE_ROWS = 256
+"""Rows that are kept together when the rest of what was decoded with them is given up: half of a run of consecutive
+rows that training draws from (`fliplens.views.RUN_ROWS`), so that few more are kept than it wants."""
+SHELF_BYTES = 2**29
+"""What is kept: the rows of a window of training (`fliplens.views.WINDOW_ROWS`) of 1,024 float32 numbers, and half as
+many beside them."""
 WASTE = 20
 """Rows decoded for each row that was asked for, from which on a file is read in an order that it was not made for."""
 
 
-class Part(ABC):
+class LazyRows(ABC):
     """Consecutive rows (n, d) that are no array: they are read, or decoded, when they are asked for."""
 
     def __init__(self, shape: tuple[int, int], dtype: Any) -> None:
@@ -56,7 +61,7 @@ class Part(ABC):
         out[order] = ordered
 
 
-class BFloat16(Part):
+class BFloat16(LazyRows):
     """Mapped bfloat16 numbers, a type that NumPy has no name for; rows come out as float32.
 
     Args:
@@ -75,7 +80,10 @@ class BFloat16(Part):
 
 
 class Shelf:
-    """What parts of one file, or of one folder, keep of their decoded rows: the last used, and one open reader.
+    """What parts of one file, or of one folder, keep of their decoded rows, and one open reader.
+
+    Chunks are kept whole while there is room. Then the pieces of the oldest that were asked for are kept of it, and
+    in the end the last used of these: rows that are wanted again stay, whatever was decoded on the way to them.
 
     Args:
         most_bytes: of decoded rows; the memory that reading takes, however large the files are.
@@ -86,7 +94,8 @@ class Shelf:
         self._rows = self._parts = 0
         self._most_bytes = most_bytes
         self._held = 0
-        self._kept: OrderedDict[tuple[int, int, int], NDArray[Any]] = OrderedDict()
+        self._whole: OrderedDict[tuple[int, int, int], _Chunk] = OrderedDict()
+        self._pieces: OrderedDict[tuple[int, int, int, int], NDArray[Any]] = OrderedDict()
         self._reader: tuple[tuple[int, int], int, Iterator[NDArray[Any]]] | None = None
         self._decoded = self._asked = 0
         self._told = False
@@ -114,41 +123,83 @@ class Shelf:
                 stacklevel=2,
             )
 
-    def chunk(self, part: int, group: int, number: int, start: Callable[[], Iterator[NDArray[Any]]]) -> NDArray[Any]:
-        """Return a chunk of a group of rows: from the shelf, or decoded on from where the reader stands.
+    @property
+    def held(self) -> int:
+        """Bytes of the rows that are kept."""
+        return self._held
+
+    def piece(
+        self, part: int, group: int, number: int, piece: int, rows: int, start: Callable[[], Iterator[NDArray[Any]]]
+    ) -> NDArray[Any]:
+        """Return a piece of a chunk: from the shelf, or decoded on from where the reader stands.
 
         Args:
             part: which part asks.
             group: which of its groups.
             number: of the chunk in the group.
+            piece: of the chunk.
+            rows: of a piece; the last one of a chunk may have fewer.
             start: begins to decode the group.
         """
         key = (part, group, number)
-        if key in self._kept:
-            self._kept.move_to_end(key)
-            return self._kept[key]
+        if key in self._whole:
+            self._whole.move_to_end(key)
+        elif (*key, piece) in self._pieces:
+            self._pieces.move_to_end((*key, piece))
+            return self._pieces[(*key, piece)]
+        else:
+            self._decode(key, rows, start)
+        chunk = self._whole[key]
+        chunk.asked.add(piece)
+        return chunk.rows[piece * rows : (piece + 1) * rows]
+
+    def _decode(self, key: tuple[int, int, int], rows: int, start: Callable[[], Iterator[NDArray[Any]]]) -> None:
+        part, group, number = key
         reader = self._reader
         if reader is None or reader[0] != (part, group) or reader[1] > number:
             reader = ((part, group), 0, start())
         here = reader[1]
         self._reader = None  # what fails below leaves no reader half-way
         while here <= number:
-            chunk = next(reader[2])
-            self._keep((part, group, here), chunk)
+            self._keep((part, group, here), next(reader[2]), rows)
             here += 1
         self._reader = ((part, group), here, reader[2])
-        return chunk
 
-    def _keep(self, key: tuple[int, int, int], chunk: NDArray[Any]) -> None:
-        self._decoded += len(chunk)
-        old = self._kept.pop(key, None)
-        self._held += chunk.nbytes - (0 if old is None else old.nbytes)
-        self._kept[key] = chunk
-        while self._held > self._most_bytes and len(self._kept) > 1:
-            self._held -= self._kept.popitem(last=False)[1].nbytes
+    def _keep(self, key: tuple[int, int, int], found: NDArray[Any], rows: int) -> None:
+        self._decoded += len(found)
+        chunk = _Chunk(found, rows)
+        for piece in range(-(-len(found) // rows)):
+            if (old := self._pieces.pop((*key, piece), None)) is not None:
+                self._held -= old.nbytes
+                chunk.asked.add(piece)
+        before = self._whole.pop(key, None)
+        if before is not None:
+            self._held -= before.rows.nbytes
+            chunk.asked |= before.asked
+        self._held += found.nbytes
+        self._whole[key] = chunk
+        while self._held > self._most_bytes and len(self._whole) > 1:
+            oldest, given_up = self._whole.popitem(last=False)
+            self._held -= given_up.rows.nbytes
+            for piece in sorted(given_up.asked):
+                # A copy: a view would keep all of the chunk.
+                kept = given_up.rows[piece * given_up.piece_rows : (piece + 1) * given_up.piece_rows].copy()
+                self._pieces[(*oldest, piece)] = kept
+                self._held += kept.nbytes
+        while self._held > self._most_bytes and self._pieces:
+            self._held -= self._pieces.popitem(last=False)[1].nbytes
 
 
-class Streamed(Part):
+@dataclass
+class _Chunk:
+    """What was decoded in one piece, and which pieces of it were asked for."""
+
+    rows: NDArray[Any]
+    piece_rows: int
+    asked: set[int] = field(default_factory=set)
+
+
+class Streamed(LazyRows):
     """Rows that are decoded group by group, each from its start: row groups of Parquet, compressed Arrow batches.
 
     Memory holds what the shelf keeps, not the file. Ascending numbers are the fastest.
@@ -175,7 +226,9 @@ class Streamed(Part):
         super().__init__((sum(sizes), dim), dtype)
         self._starts = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
         self._decode = decode
-        self._chunk_rows = max(1, CHUNK_BYTES // (dim * self.dtype.itemsize))
+        rows = max(1, CHUNK_BYTES // (dim * self.dtype.itemsize))
+        self._piece_rows = min(PIECE_ROWS, rows)
+        self._chunk_rows = rows - rows % self._piece_rows
         self._shelf = shelf
         self._name = name
         self._number = shelf.join(self.shape[0])
@@ -187,12 +240,13 @@ class Streamed(Part):
         with self._shelf.lock:
             while done < len(rows):
                 group = int(np.searchsorted(self._starts, rows[done], side="right")) - 1
-                number = int(rows[done] - self._starts[group]) // self._chunk_rows
-                first = int(self._starts[group]) + number * self._chunk_rows
+                number, within = divmod(int(rows[done] - self._starts[group]), self._chunk_rows)
+                piece = within // self._piece_rows
+                first = int(self._starts[group]) + number * self._chunk_rows + piece * self._piece_rows
                 start = partial(self._decode, group, self._chunk_rows)
-                chunk = self._shelf.chunk(self._number, group, number, start)
-                stop = done + int(np.searchsorted(rows[done:], first + len(chunk)))
-                out[done:stop] = chunk[rows[done:stop] - first]
+                found = self._shelf.piece(self._number, group, number, piece, self._piece_rows, start)
+                stop = done + int(np.searchsorted(rows[done:], first + len(found)))
+                out[done:stop] = found[rows[done:stop] - first]
                 done = stop
             self._shelf.asked(len(rows), self._name)
         return out
@@ -210,7 +264,7 @@ def convert(rows: NDArray[Any], out: NDArray[Any], *, owned: bool) -> None:
     torch.from_numpy(out).copy_(torch.from_numpy(rows if owned or rows.flags.writeable else rows.copy()))
 
 
-def file_of(part: NDArray[Any] | Part) -> Path | None:
+def file_of(part: NDArray[Any] | LazyRows) -> Path | None:
     """Return the file that an array is mapped from, where NumPy mapped it; else None."""
     base: Any = part
     while base is not None:
@@ -220,7 +274,7 @@ def file_of(part: NDArray[Any] | Part) -> Path | None:
     return None
 
 
-def state_of(part: NDArray[Any] | Part, file: Path | None) -> list[int]:
+def state_of(part: NDArray[Any] | LazyRows, file: Path | None) -> list[int]:
     """Return size in bytes and time of change of the file that a part is read from; else size and a checksum."""
     if file is not None:
         with contextlib.suppress(OSError):
@@ -230,7 +284,7 @@ def state_of(part: NDArray[Any] | Part, file: Path | None) -> list[int]:
     for start in range(0, len(part), BLOCK_ROWS):
         rows = (
             part[start : start + BLOCK_ROWS]
-            if not isinstance(part, Part)
+            if not isinstance(part, LazyRows)
             else part.ascending(np.arange(start, min(start + BLOCK_ROWS, len(part))))
         )
         checksum = zlib.crc32(np.ascontiguousarray(rows).data, checksum)

@@ -15,10 +15,10 @@ from pathlib import Path
 from types import MappingProxyType
 
 from fliplens.errors import InputError
+from fliplens.specs import parse_options
 
 __all__ = ["LANGUAGE", "NESTED", "Spec"]
 
-_OPTION = re.compile(r"[a-z][a-z_-]*", re.ASCII)
 NESTED = "encoder"
 """The option whose value is a spec itself: it comes last, and all that follows is its own."""
 LANGUAGE = "language"
@@ -54,14 +54,14 @@ class Spec:
         """
         if service:
             model, _, options = rest.partition("#")
-            return cls(family, model, None, MappingProxyType(_options(options, f"{family}:{rest}")), service=True)
+            return cls(family, model, None, _options(options, family, rest), service=True)
         if Path(rest).expanduser().is_dir():
             return cls(family, rest)
         model, _, options = rest.partition("#")
         revision = ""
         if not Path(model).expanduser().is_dir():
             model, _, revision = model.partition("@")
-        return cls(family, model, revision or None, MappingProxyType(_options(options, f"{family}:{rest}")))
+        return cls(family, model, revision or None, _options(options, family, rest))
 
     @classmethod
     def of_language(cls, family: str, language: str) -> Spec:
@@ -115,18 +115,5 @@ class Spec:
         return f"{text}#{options}" if options else text
 
 
-def _options(text: str, spec: str) -> dict[str, str]:
-    found: dict[str, str] = {}
-    rest = text
-    while rest:
-        name, equals, value = rest.partition("=")
-        if name != NESTED:
-            value, _, rest = value.partition(",")
-        else:
-            rest = ""
-        if not equals or not value or not _OPTION.fullmatch(name):
-            raise InputError(f"expected options as name=value,name=value after #, found {text!r} in {spec!r}")
-        if name in found:
-            raise InputError(f"expected every option once, found {name} again in {spec!r}")
-        found[name] = value
-    return found
+def _options(text: str, family: str, rest: str) -> Mapping[str, str]:
+    return MappingProxyType(parse_options(text, repr(f"{family}:{rest}"), nested=NESTED))

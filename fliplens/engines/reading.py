@@ -25,7 +25,7 @@ from fliplens.reading_files import Written, parquet_writer
 from fliplens.sources.columns import arrow_library
 from fliplens.sources.parquet import column_files
 from fliplens.sources.registry import kind_of
-from fliplens.sources.specs import Source
+from fliplens.sources.specs import SourceSpec
 
 __all__ = ["ReadPiece", "Vectors", "read_on"]
 
@@ -45,7 +45,7 @@ class Vectors:
     """
 
     def __init__(self, source: str | Path) -> None:
-        parsed = Source.parse(source)
+        parsed = SourceSpec.parse(source)
         self.name = str(parsed)
         if parsed.scheme in ("", "faiss"):  # a path: it may travel to a process that works elsewhere
             parsed = replace(parsed, place=str(parsed.path.absolute()))

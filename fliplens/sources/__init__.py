@@ -8,6 +8,6 @@ place by `fliplens.embeddings.open_embeddings`; stores (Qdrant, PostgreSQL) are 
 from __future__ import annotations
 
 from fliplens.sources.registry import known_sources
-from fliplens.sources.specs import Source
+from fliplens.sources.specs import SourceSpec
 
-__all__ = ["Source", "known_sources"]
+__all__ = ["SourceSpec", "known_sources"]

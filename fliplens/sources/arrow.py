@@ -10,45 +10,59 @@ from typing import Any
 from numpy.typing import NDArray
 
 from fliplens.embeddings.matrix import Embeddings
-from fliplens.embeddings.parts import Part, Shelf, Streamed
-from fliplens.errors import EmbeddingSpaceError, InputError, reason_of
-from fliplens.sources.columns import arrow_library, text_column, texts_of, vector_column, vector_type, vectors_of
-from fliplens.sources.specs import Source
+from fliplens.embeddings.parts import LazyRows, Shelf, Streamed
+from fliplens.errors import InputError
+from fliplens.sources.columns import (
+    arrow_failures,
+    arrow_library,
+    check_agreement,
+    damaged,
+    empty_list,
+    text_column,
+    texts_of,
+    vector_column,
+    vector_type,
+    vectors_of,
+)
+from fliplens.sources.specs import SourceSpec
 
 __all__ = ["open_texts", "open_vectors", "texts_of_files", "vectors_of_files"]
 
+WHAT = "an Arrow IPC file"
 
-def open_vectors(source: Source) -> Embeddings:
+
+def open_vectors(source: SourceSpec) -> Embeddings:
     """Open the vectors of one file."""
     return vectors_of_files([source.path], source)
 
 
-def open_texts(source: Source) -> list[str]:
+def open_texts(source: SourceSpec) -> list[str]:
     """Read the texts of one file."""
     return texts_of_files([source.path], source)
 
 
-def vectors_of_files(files: Sequence[Path], source: Source) -> Embeddings:
+def vectors_of_files(files: Sequence[Path], source: SourceSpec) -> Embeddings:
     """Open a column of files that follow one another.
 
     Raises:
         InputError: see `fliplens.sources.columns`; or a file is missing, no Arrow file, or damaged.
     """
     shelf = Shelf()
-    parts: list[NDArray[Any] | Part] = []
+    parts: list[NDArray[Any] | LazyRows] = []
     origins: list[Path | None] = []
     dim = None
     for file in files:
-        for part in _parts(_open(file), source, file, dim, shelf):
+        before = origins[-1] if origins else None
+        for part in _parts(_open(file), source, file, dim, before, shelf):
             dim = part.shape[1]
             parts.append(part)
             origins.append(file)
     if not parts or not dim:
-        raise InputError(f"expected at least one vector in {source}, found none")
+        raise InputError(f"expected at least one vector in {source}, found none: write the vectors first")
     return Embeddings(parts, name=str(source), files=origins)
 
 
-def texts_of_files(files: Sequence[Path], source: Source) -> list[str]:
+def texts_of_files(files: Sequence[Path], source: SourceSpec) -> list[str]:
     """Return the texts of a column of files that follow one another."""
 
     def chunks() -> Iterator[Any]:
@@ -61,7 +75,7 @@ def texts_of_files(files: Sequence[Path], source: Source) -> list[str]:
     return texts_of(chunks(), name=source.options.get("column", "of text"), file=source.path)
 
 
-class _Opened:
+class _ArrowFile:
     """A mapped file of record batches: the random access of a file, or all batches of a stream."""
 
     def __init__(self, file: Path) -> None:
@@ -103,41 +117,26 @@ class _Opened:
         return ipc.open_file(self._map, options=options).get_batch(number).column(0)
 
 
-def _open(file: Path) -> _Opened:
-    failures: tuple[type[BaseException], ...] = (*_failures(), EOFError)
+def _open(file: Path) -> _ArrowFile:
+    failures: tuple[type[BaseException], ...] = (*arrow_failures(), EOFError)
     if not file.is_file():
         raise InputError(f"expected an Arrow file at {file}, found none: check the path")
     if file.stat().st_size == 0:
         raise InputError(f"expected an Arrow file at {file}, found an empty file: write it again")
     try:
-        return _Opened(file)
+        return _ArrowFile(file)
     except failures as error:
-        raise _damaged(file, error) from error
-
-
-def _failures() -> tuple[type[BaseException], ...]:
-    """Return what reading raises; held by generators, which may be closed after the library is gone."""
-    return (arrow_library().ArrowException, OSError)
-
-
-def _damaged(file: Path, error: BaseException) -> InputError:
-    reason = reason_of(error)
-    return InputError(
-        f"expected an Arrow IPC file at {file}, could not read it ({reason}): it is truncated, or is no such file"
-    )
+        raise damaged(file, WHAT, error) from error
 
 
 def _parts(
-    opened: _Opened, source: Source, file: Path, dim: int | None, shelf: Shelf
-) -> Iterator[NDArray[Any] | Part]:
-    failures = _failures()
+    opened: _ArrowFile, source: SourceSpec, file: Path, dim: int | None, before: Path | None, shelf: Shelf
+) -> Iterator[NDArray[Any] | LazyRows]:
+    failures = arrow_failures()
     name = vector_column(opened.schema, source, file)
     index = opened.schema.get_field_index(name)
     told, dtype = vector_type(opened.schema.field(name).type) or (None, "")
-    if dim is not None and told is not None and told != dim:
-        raise EmbeddingSpaceError(
-            f"expected vectors of {dim} dimensions as in the files before, found {told} in {file}"
-        )
+    check_agreement(dim, told, before, file)
     dim = told if dim is None else dim
     first, compressed = 0, False
     try:
@@ -154,18 +153,16 @@ def _parts(
             else:
                 dim = vectors_of(column.slice(0, 1), dim, name=name, file=file, first=first).shape[1]
                 if not dim:
-                    raise InputError(
-                        f"expected numbers in column {name} of {file}, found an empty list in row {first}"
-                    )
+                    raise empty_list(name, file, first)
                 decode = partial(_decoded, opened, index, number, name, dim, first)
                 yield Streamed([len(column)], dim, dtype, decode, shelf=shelf, name=str(source))
             first += len(column)
     except failures as error:
-        raise _damaged(file, error) from error
+        raise damaged(file, WHAT, error) from error
 
 
 def _decoded(
-    opened: _Opened, index: int, number: int, name: str, dim: int, first: int, _group: int, rows: int
+    opened: _ArrowFile, index: int, number: int, name: str, dim: int, first: int, _group: int, rows: int
 ) -> Iterator[NDArray[Any]]:
     column = opened.column(index, number)
     array = vectors_of(column, dim, name=name, file=opened.file, first=first)

@@ -9,10 +9,24 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fliplens.errors import InputError, MissingExtraError
-from fliplens.sources.specs import Source
+from fliplens.errors import EmbeddingSpaceError, InputError, MissingExtraError, reason_of
+from fliplens.sources.specs import SourceSpec, listed
 
-__all__ = ["arrow_library", "text_column", "texts_of", "vector_column", "vector_type", "vectors_of"]
+__all__ = [
+    "arrow_failures",
+    "arrow_library",
+    "check_agreement",
+    "damaged",
+    "empty_list",
+    "text_column",
+    "texts_of",
+    "vector_column",
+    "vector_type",
+    "vectors_of",
+]
+
+MEND = "mend the row, or leave it out with what belongs to it"
+"""What to do about a row that is no vector."""
 
 
 def arrow_library(module: str = "pyarrow") -> Any:
@@ -29,18 +43,57 @@ def arrow_library(module: str = "pyarrow") -> Any:
         raise MissingExtraError("reading Parquet and Arrow", "parquet") from error
 
 
-def vector_column(schema: Any, source: Source, file: Path) -> str:
+def arrow_failures() -> tuple[type[BaseException], ...]:
+    """Return what reading raises; held by generators, which may be closed after the library is gone."""
+    return (arrow_library().ArrowException, OSError)
+
+
+def damaged(file: Path, what: str, error: BaseException) -> InputError:
+    """Return the error that a file is not what it should be.
+
+    Args:
+        file: which.
+        what: what it should be: "a Parquet file".
+        error: what the library raised.
+    """
+    return InputError(
+        f"expected {what} at {file}, could not read it ({reason_of(error)}): it is truncated, damaged or of another "
+        "kind; write it again"
+    )
+
+
+def empty_list(name: str, file: Path, row: int) -> InputError:
+    """Return the error that a row of a column holds a list without numbers."""
+    return InputError(
+        f"expected numbers in column {name} of {file}, found an empty list in row {row} (from 0): {MEND}"
+    )
+
+
+def check_agreement(dim: int | None, found: int | None, before: Path | None, file: Path) -> None:
+    """Raise EmbeddingSpaceError unless a file's vectors are as long as those of the one `before` it, if both tell."""
+    if dim is not None and found is not None and dim != found:
+        raise EmbeddingSpaceError(
+            f"expected vectors of {dim} dimensions as in {before}, found {found} in {file}: name files of one encoder"
+        )
+
+
+def vector_column(schema: Any, source: SourceSpec, file: Path) -> str:
     """Return the name of the column of vectors: the one that `column` names, else the only one there is.
 
     Raises:
         InputError: none of that name or type, or several to choose from.
     """
     return _column(
-        schema, source, file, "vectors (lists of floating-point numbers)", lambda t: vector_type(t) is not None
+        schema,
+        source,
+        file,
+        "vectors (lists of floating-point numbers)",
+        lambda kind: vector_type(kind) is not None,
+        "write each vector as a list of float32",
     )
 
 
-def text_column(schema: Any, source: Source, file: Path) -> str:
+def text_column(schema: Any, source: SourceSpec, file: Path) -> str:
     """Return the name of the column of texts, in the same way."""
     types = arrow_library().types
 
@@ -48,23 +101,26 @@ def text_column(schema: Any, source: Source, file: Path) -> str:
         inner = kind.value_type if types.is_dictionary(kind) else kind
         return bool(types.is_string(inner) or types.is_large_string(inner) or types.is_string_view(inner))
 
-    return _column(schema, source, file, "text", is_text)
+    return _column(schema, source, file, "text", is_text, "write each text as a string")
 
 
-def _column(schema: Any, source: Source, file: Path, what: str, fits: Any) -> str:
+def _column(schema: Any, source: SourceSpec, file: Path, what: str, fits: Any, instead: str) -> str:
+    """Return the column to read; `instead` says what to do where there is none that `fits`."""
     good = [field.name for field in schema if fits(field.type)]
     name = source.options.get("column")
     if name is None:
-        if len(good) != 1:
-            shown = f"{len(good)} ({', '.join(good[:5])})" if good else f"columns {', '.join(schema.names[:8])}"
-            raise InputError(f"expected one column of {what} in {file}, found {shown}: name one with #column=NAME")
-        return str(good[0])
+        if len(good) == 1:
+            return str(good[0])
+        found = f"{len(good)} ({listed(good)})" if good else f"columns {listed(schema.names)}"
+        advice = "name one with #column=NAME" if good else instead
+        raise InputError(f"expected one column of {what} in {file}, found {found}: {advice}")
     if schema.names.count(name) != 1:
-        raise InputError(
-            f"expected one column {name!r} in {file}, found {', '.join(schema.names[:8])}: name one of these"
-        )
+        found = "several" if name in schema.names else listed(schema.names)
+        advice = "rename all but one" if name in schema.names else "name one of these"
+        raise InputError(f"expected one column {name!r} in {file}, found {found}: {advice}")
     if name not in good:
-        raise InputError(f"expected {what} in column {name} of {file}, found {schema.field(name).type}")
+        advice = f"name another with #column=NAME (of such a type: {listed(good)})" if good else instead
+        raise InputError(f"expected {what} in column {name} of {file}, found {schema.field(name).type}: {advice}")
     return name
 
 
@@ -107,7 +163,7 @@ def vectors_of(column: Any, dim: int | None, *, name: str, file: Path, first: in
     if column.null_count:
         row = first + int(np.flatnonzero(column.is_null().to_numpy(zero_copy_only=False))[0])
         raise InputError(
-            f"expected a vector in each row of column {name} of {file}, found null in row {row} (from 0)"
+            f"expected a vector in each row of column {name} of {file}, found null in row {row} (from 0): {MEND}"
         )
     if pa.types.is_fixed_size_list(column.type):
         found = column.type.list_size
@@ -126,14 +182,16 @@ def vectors_of(column: Any, dim: int | None, *, name: str, file: Path, first: in
     values = column.flatten()
     if values.null_count:
         row = first + int(np.flatnonzero(values.is_null().to_numpy(zero_copy_only=False))[0]) // max(dim, 1)
-        raise InputError(f"expected numbers in column {name} of {file}, found a null inside row {row} (from 0)")
+        raise InputError(
+            f"expected numbers in column {name} of {file}, found a null inside row {row} (from 0): {MEND}"
+        )
     array: NDArray[Any] = values.to_numpy(zero_copy_only=True)
     return array.reshape(len(column), dim)
 
 
 def _ragged(name: str, file: Path, row: int, dim: int, found: int) -> InputError:
     return InputError(
-        f"expected {dim} numbers in every row of column {name} of {file}, found {found} in row {row} (from 0)"
+        f"expected {dim} numbers in every row of column {name} of {file}, found {found} in row {row} (from 0): {MEND}"
     )
 
 
@@ -148,14 +206,16 @@ def texts_of(chunks: Iterable[Any], *, name: str, file: Path) -> list[str]:
         if chunk.null_count:
             row = len(texts) + int(np.flatnonzero(chunk.is_null().to_numpy(zero_copy_only=False))[0])
             raise InputError(
-                f"expected a text in every row of column {name} of {file}, found null in row {row} (from 0)"
+                f"expected a text in every row of column {name} of {file}, found null in row {row} (from 0): "
+                "fill it, or leave the row out"
             )
         try:
             texts.extend(chunk.to_pylist())
         except UnicodeDecodeError as error:
             raise InputError(
-                f"expected UTF-8 in column {name} of {file}, found other bytes from row {len(texts)} on"
+                f"expected UTF-8 in column {name} of {file}, found other bytes from row {len(texts)} on: "
+                "write the column again"
             ) from error
     if not texts:
-        raise InputError(f"expected texts in column {name} of {file}, found no row")
+        raise InputError(f"expected texts in column {name} of {file}, found no row: write the texts first")
     return texts

@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fliplens.embeddings.matrix import Embeddings
-from fliplens.embeddings.parts import Part
+from fliplens.embeddings.parts import LazyRows
 from fliplens.errors import FliplensWarning, InputError, MissingExtraError
-from fliplens.sources.specs import Source
+from fliplens.sources.specs import SourceSpec
 
 __all__ = ["open_ids", "open_vectors"]
 
@@ -21,7 +21,7 @@ _EXACT = ("IndexFlat", "IndexFlatL2", "IndexFlatIP", "IndexIVFFlat", "IndexHNSWF
 CHECK_ROWS = 1
 
 
-class _Reconstructed(Part):
+class _Reconstructed(LazyRows):
     """The vectors of an index, by their keys in it."""
 
     def __init__(self, owner: Any, index: Any, keys: NDArray[np.int64] | None) -> None:
@@ -41,7 +41,7 @@ class _Reconstructed(Part):
         return found
 
 
-def open_vectors(source: Source) -> Embeddings:
+def open_vectors(source: SourceSpec) -> Embeddings:
     """Open an index; rows are reconstructed as they are asked for, in ascending order of their ids.
 
     An index of ids of its own (`IndexIDMap`) is read in the order of those. What the library can map stays on the
@@ -76,7 +76,7 @@ def open_vectors(source: Source) -> Embeddings:
     return Embeddings([part], name=str(source), files=[source.path])
 
 
-def open_ids(source: Source) -> list[int]:
+def open_ids(source: SourceSpec) -> list[int]:
     """Return the id of every row, in the order of `open_vectors`."""
     _, ids = _keys_and_ids(_read(source), source)
     found: list[int] = ids.tolist()
@@ -90,7 +90,7 @@ def _library() -> Any:
         raise MissingExtraError("a FAISS index", "faiss") from error
 
 
-def _read(source: Source) -> Any:
+def _read(source: SourceSpec) -> Any:
     faiss = _library()
     path = source.path
     if not path.is_file():
@@ -99,10 +99,11 @@ def _read(source: Source) -> Any:
         index = faiss.read_index(str(path), faiss.IO_FLAG_MMAP | faiss.IO_FLAG_READ_ONLY)
     except (RuntimeError, MemoryError, ValueError) as error:
         raise InputError(
-            f"expected a FAISS index of float vectors at {path}, could not read it: it is truncated, binary, or none"
+            f"expected a FAISS index of float vectors at {path}, could not read it: it is truncated, binary, or "
+            "none; write it again with faiss.write_index"
         ) from error
     if index.ntotal == 0 or index.d == 0:
-        raise InputError(f"expected at least one vector in {path}, found an empty index")
+        raise InputError(f"expected at least one vector in {path}, found an empty index: add the vectors first")
     return index
 
 
@@ -115,7 +116,7 @@ def _inner(index: Any) -> Any:
     return index
 
 
-def _keys_and_ids(owner: Any, source: Source) -> tuple[NDArray[np.int64] | None, NDArray[np.int64]]:
+def _keys_and_ids(owner: Any, source: SourceSpec) -> tuple[NDArray[np.int64] | None, NDArray[np.int64]]:
     """Return what the inner index calls each row, and each row's id; rows are in ascending order of ids.
 
     Raises:
@@ -134,16 +135,22 @@ def _keys_and_ids(owner: Any, source: Source) -> tuple[NDArray[np.int64] | None,
                 ids = lists.get_ids(number)
                 found.append(faiss.rev_swig_ptr(ids, size).copy())
         keys = np.sort(np.concatenate(found)).astype(np.int64)
-        if (np.diff(keys) == 0).any():
-            twice = int(keys[np.flatnonzero(np.diff(keys) == 0)[0]])
-            raise InputError(f"expected one vector of each id in {source.path}, found several of id {twice}")
+        _check_single(keys, source)
         plain = bool(keys[0] == 0 and keys[-1] == n - 1)
         inner.set_direct_map_type(faiss.DirectMap.Array if plain else faiss.DirectMap.Hashtable)
     if not type(index).__name__.startswith("IndexIDMap"):
         return (keys, np.arange(n) if keys is None else keys)
     ids = faiss.vector_to_array(index.id_map).astype(np.int64)
     order = np.argsort(ids, kind="stable")
-    if (np.diff(ids[order]) == 0).any():
-        twice = int(ids[order][np.flatnonzero(np.diff(ids[order]) == 0)[0]])
-        raise InputError(f"expected one vector of each id in {source.path}, found several of id {twice}")
+    _check_single(ids[order], source)
     return (order if keys is None else keys[order]), ids[order]
+
+
+def _check_single(ids: NDArray[np.int64], source: SourceSpec) -> None:
+    """Raise InputError where an id stands twice among ids in ascending order."""
+    twice = np.flatnonzero(np.diff(ids) == 0)
+    if len(twice):
+        raise InputError(
+            f"expected one vector of each id in {source.path}, found several of id {ids[twice[0]]}: give each an "
+            "id of its own"
+        )

@@ -8,12 +8,12 @@ from typing import Any
 from fliplens.embeddings.matrix import Embeddings
 from fliplens.errors import FliplensError, InputError, MissingExtraError, reason_of
 from fliplens.sources.columns import text_column, texts_of, vector_column, vectors_of
-from fliplens.sources.specs import Source
+from fliplens.sources.specs import SourceSpec
 
 __all__ = ["open_texts", "open_vectors"]
 
 
-def open_vectors(source: Source) -> Embeddings:
+def open_vectors(source: SourceSpec) -> Embeddings:
     """Map a column of a split.
 
     Raises:
@@ -33,19 +33,19 @@ def open_vectors(source: Source) -> Embeddings:
             first += len(array)
             parts.append(array)
     if not parts or not dim:
-        raise InputError(f"expected at least one vector in {source}, found none")
+        raise InputError(f"expected at least one vector in {source}, found none: name a split that has rows")
     # Which chunk lies in which file is the library's business: the first one's state tells whether they changed.
     return Embeddings(parts, name=str(source), files=[files[0] if files else None] * len(parts))
 
 
-def open_texts(source: Source) -> list[str]:
+def open_texts(source: SourceSpec) -> list[str]:
     """Read a column of text of a split."""
     table, _ = _load(source)
     name = text_column(table.schema, source, Path(source.place))
     return texts_of(table.column(name).chunks, name=name, file=Path(source.place))
 
 
-def _load(source: Source) -> tuple[Any, list[Path]]:
+def _load(source: SourceSpec) -> tuple[Any, list[Path]]:
     try:
         import datasets
     except ImportError as error:

@@ -6,7 +6,9 @@ import contextlib
 import dataclasses
 import json
 import shutil
-from collections.abc import Iterator, Sequence
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +19,12 @@ from fliplens.embeddings.manifest import FLOAT_TYPES, Manifest, part_name
 from fliplens.embeddings.matrix import Embeddings
 from fliplens.embeddings.npy import write_npy
 from fliplens.embeddings.opening import open_embeddings
-from fliplens.errors import FliplensError, InputError
-from fliplens.files import FolderKind, atomic_file, check_free, sha256_of_file, write_json
+from fliplens.errors import FliplensError, FliplensWarning, InputError
+from fliplens.files import FolderKind, atomic_file, check_free, sha256_of_file, write_json, write_lines
 from fliplens.progress import Progress
 from fliplens.sources.npy import about_name, about_rows
 from fliplens.sources.registry import kind_of
-from fliplens.sources.specs import Source
+from fliplens.sources.specs import SourceSpec
 from fliplens.sources.stores import Page, Store
 
 __all__ = ["import_vectors", "read_ids"]
@@ -33,7 +35,12 @@ PART_ROWS = 65_536
 PAGE_ROWS = 512
 UNIT = 1e-3
 """How far from 1 the length of a vector of unit length may be: float16 rounds as much."""
-IMPORTED = FolderKind("manifest.json", r"manifest\.json|part-\d+\.(npy|jsonl)|\..+\.tmp")
+IMPORTED = FolderKind("manifest.json", r"manifest\.json|part-\d+\.(npy|jsonl)|bad\.jsonl|\..+\.tmp")
+GROWING = ("next", "bad")
+"""What the manifest says of the source only as shards are written: an import that goes on does not know it yet."""
+BAD_LIST = "bad.jsonl"
+"""Where rows of NaN or infinite values are listed, as those of recordings are that could not be read."""
+SHOWN_ROWS = 5
 
 
 def import_vectors(
@@ -52,6 +59,9 @@ def import_vectors(
     read from row i can be joined back; `read_ids` and `fliplens.texts.read_texts` read them. The same call goes on
     with an import that was cut off, and leaves a finished one as it is.
 
+    Rows of NaN or infinite values keep their place, so that texts and ids still fit, and are listed in `bad.jsonl`;
+    what reads the folder refuses them unless it is told to leave them out (`drop_bad_rows`).
+
     Args:
         source: what `open_embeddings` takes, or a store: `fliplens.sources.known_sources` lists the forms.
         out: the folder to write.
@@ -68,6 +78,9 @@ def import_vectors(
         InputError: the source is missing or not as it says, or `out` holds something else.
         MissingExtraError: the library that reads it is not installed.
         FliplensError: a store cannot be reached, or changed while it was read.
+
+    Warns:
+        FliplensWarning: rows are not finite; how many, and the first of them.
     """
     folder = Path(out)
     if dtype is not None and dtype not in FLOAT_TYPES:
@@ -97,7 +110,7 @@ def import_vectors(
         )
         done = _resume(folder, job, overwrite=overwrite)
         if done.complete:
-            return open_embeddings(folder)
+            return _opened(folder)
         with Progress("import", total=store.rows, unit="vectors", show=show_progress, done=sum(done.rows)) as bar:
             for page in _pages(store, done, rows_per_part, bar):
                 done = _write(folder, done, page)
@@ -107,7 +120,7 @@ def import_vectors(
                 "while it was read, import it again with --overwrite"
             )
         write_json(folder / "manifest.json", dataclasses.replace(done, complete=True).to_json())
-    return open_embeddings(folder)
+    return _opened(folder)
 
 
 def read_ids(folder: str | Path) -> list[int | str]:
@@ -119,18 +132,39 @@ def read_ids(folder: str | Path) -> list[int | str]:
     return [about["id"] for about in about_rows(Path(folder))]
 
 
+def _opened(folder: Path) -> Embeddings:
+    """Open a finished import; warn where rows of it are not finite."""
+    opened = open_embeddings(folder)
+    source: Mapping[str, Any] = {} if opened.manifest is None else opened.manifest.source
+    if source.get("bad"):
+        path = folder / BAD_LIST
+        first = []
+        if path.is_file():
+            with path.open("rb") as lines:
+                first = [str(json.loads(line)["row"]) for line in islice(lines, SHOWN_ROWS)]
+        shown = ", ".join([*first, "..."] if source["bad"] > len(first) else first)
+        warnings.warn(
+            f"{source['name']} holds NaN or infinite values in {source['bad']} of {len(opened)} rows (counted from "
+            f"0: {shown}), which were imported as they are and are listed in {path}: pass --drop-bad-rows to fit, "
+            "evaluate and explain to go on without them, or mend them in the source and import with --overwrite",
+            FliplensWarning,
+            stacklevel=3,
+        )
+    return opened
+
+
 def _store(source: str | Path) -> Store:
-    parsed = Source.parse(source)
+    parsed = SourceSpec.parse(source)
     kind = kind_of(parsed)
     if kind.store:
         store: Store = kind.adapter().connect(parsed)
         return store
     adapter = kind.adapter()
     embeddings: Embeddings = adapter.open_vectors(parsed)
-    return _Opened(embeddings, adapter.open_ids(parsed) if hasattr(adapter, "open_ids") else None)
+    return _InPlace(embeddings, adapter.open_ids(parsed) if hasattr(adapter, "open_ids") else None)
 
 
-class _Opened:
+class _InPlace:
     """What is read in place, as a store."""
 
     def __init__(self, embeddings: Embeddings, ids: Sequence[int | str] | None) -> None:
@@ -171,6 +205,7 @@ def _resume(folder: Path, job: Manifest, *, overwrite: bool) -> Manifest:
             if whole and (
                 not found.rows or found.source.get("next") is not None or sum(found.rows) == job.source["rows"]
             ):
+                _keep_bad(folder, sum(found.rows))
                 return found
             raise InputError(
                 f"expected the shards that {path} counts, found damaged ones: import again with --overwrite"
@@ -188,7 +223,7 @@ def _resume(folder: Path, job: Manifest, *, overwrite: bool) -> Manifest:
 
 
 def _identity(manifest: Manifest) -> dict[str, Any]:
-    source = {name: value for name, value in manifest.source.items() if name != "next"}
+    source = {name: value for name, value in manifest.source.items() if name not in GROWING}
     kept = {"encoder": manifest.encoder, "dim": manifest.dim, "dtype": manifest.dtype, "source": source}
     # As JSON keeps it: what was written compares with what was made.
     value: dict[str, Any] = json.loads(json.dumps(kept))
@@ -238,15 +273,50 @@ def _write(folder: Path, done: Manifest, page: Page) -> Manifest:
                 about = {"id": one} if page.texts is None else {"id": one, "text": page.texts[row]}
                 stream.write(json.dumps(about, ensure_ascii=False).encode("utf-8", "replace") + b"\n")
     lengths = np.sqrt(np.einsum("ij,ij->i", page.vectors, page.vectors, dtype=np.float64))
+    # Finite float64 numbers may have a length that is not.
+    bad = np.flatnonzero(~np.isfinite(lengths))
+    bad = bad[~np.isfinite(page.vectors[bad]).all(axis=1)]
+    source = {**done.source, "next": page.next}
+    if len(bad):
+        _list_bad(folder, bad, first=sum(done.rows), ids=page.ids)
+        source["bad"] = done.source.get("bad", 0) + len(bad)
     done = dataclasses.replace(
         done,
         rows=[*done.rows, len(vectors)],
         sha256=[*done.sha256, sha256_of_file(part)],
-        normalised=done.normalised and bool((np.abs(lengths - 1) < UNIT).all()),
-        source={**done.source, "next": page.next},
+        normalised=done.normalised and bool((np.abs(np.delete(lengths, bad) - 1) < UNIT).all()),
+        source=source,
     )
     write_json(folder / "manifest.json", done.to_json())
     return done
+
+
+def _list_bad(folder: Path, bad: NDArray[np.int64], *, first: int, ids: Sequence[int | str] | None) -> None:
+    """Add the rows `bad` of a page to the list of those that are not finite.
+
+    The list comes before the manifest that counts them: what it says of rows that are read again is left out by the
+    import that goes on.
+    """
+    with (folder / BAD_LIST).open("ab") as stream:
+        for row in bad.tolist():
+            about = {
+                "row": first + row,
+                "input": None if ids is None else ids[row],
+                "error": "NaN or infinite values",
+            }
+            stream.write(json.dumps(about).encode() + b"\n")
+
+
+def _keep_bad(folder: Path, rows: int) -> None:
+    """Leave in the list those of the first `rows`: the others are read again, and the last line may be cut off."""
+    path = folder / BAD_LIST
+    if not path.is_file():
+        return
+    kept = []
+    for line in path.read_text(encoding="ascii").splitlines():
+        with contextlib.suppress(ValueError):
+            kept += [line] if json.loads(line)["row"] < rows else []
+    write_lines(path, kept)
 
 
 def _as_type(vectors: NDArray[Any], dtype: str, *, first: int) -> NDArray[Any]:

@@ -13,16 +13,18 @@ from fliplens.embeddings.npy import map_npy
 from fliplens.errors import InputError
 from fliplens.files import sha256_of_file
 from fliplens.open_files import allow_open_files
-from fliplens.sources.specs import Source
+from fliplens.sources.registry import check_known
+from fliplens.sources.specs import SourceSpec
 
 __all__ = ["about_name", "about_rows", "open_texts", "open_vectors"]
 
 
-def open_vectors(source: Source, *, verify: bool = False) -> Embeddings:
+def open_vectors(source: SourceSpec, *, verify: bool = False) -> Embeddings:
     """Map a file, or the shards of a folder; with `verify`, compare them with the manifest's hashes."""
     path = source.path
     if path.is_dir():
         return _open_folder(path, verify=verify)
+    check_known(path)
     array = map_npy(path)
     beside = manifest_path(path)
     manifest = Manifest.load(beside) if beside.is_file() else None
@@ -35,11 +37,11 @@ def open_vectors(source: Source, *, verify: bool = False) -> Embeddings:
         if verify:
             _verify(path, manifest.sha256[0])
     elif verify:
-        raise InputError(f"expected a manifest beside {path} to verify against, found none")
+        raise InputError(f"expected a manifest beside {path} to verify against, found none: open it without verify")
     return Embeddings([array], manifest=manifest, name=str(path))
 
 
-def open_texts(source: Source) -> list[str]:
+def open_texts(source: SourceSpec) -> list[str]:
     """Return the texts that were imported with the vectors of a folder, row for row.
 
     Raises:
@@ -71,7 +73,10 @@ def about_rows(folder: Path) -> Iterator[dict[str, Any]]:
     for number, rows in enumerate(manifest.rows):
         file = folder / about_name(number)
         if not file.is_file():
-            raise InputError(f"expected ids and texts of imported rows in {file}, found no such file")
+            raise InputError(
+                f"expected ids and texts of imported rows in {file}, found no such file: only stores and indices "
+                "have ids, name a text file for texts"
+            )
         found = 0
         with file.open(encoding="utf-8") as lines:
             for line in lines:

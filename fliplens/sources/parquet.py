@@ -18,21 +18,33 @@ from numpy.typing import NDArray
 
 from fliplens.embeddings.matrix import Embeddings
 from fliplens.embeddings.parts import Shelf, Streamed
-from fliplens.errors import EmbeddingSpaceError, InputError, reason_of
-from fliplens.sources.columns import arrow_library, text_column, texts_of, vector_column, vector_type, vectors_of
-from fliplens.sources.specs import Source
+from fliplens.errors import InputError
+from fliplens.sources.columns import (
+    arrow_failures,
+    arrow_library,
+    check_agreement,
+    damaged,
+    empty_list,
+    text_column,
+    texts_of,
+    vector_column,
+    vector_type,
+    vectors_of,
+)
+from fliplens.sources.specs import SourceSpec
 
 __all__ = ["ColumnFile", "column_files", "open_texts", "open_vectors"]
 
+WHAT = "a Parquet file"
 PIECE_ROWS = 8192
 
 
-def open_vectors(source: Source) -> Embeddings:
+def open_vectors(source: SourceSpec) -> Embeddings:
     """Open the vectors of a file or folder; what is in them is decoded when rows are asked for.
 
     Rows in ascending order take the memory of a few chunks, whatever the size of a row group. Rows in any order are
-    fast as long as what they span fits on the shelf; beyond that row groups are decoded again and again, which is
-    warned about.
+    fast as long as those that are wanted again fit on the shelf, as a window of training does; what is not there is
+    decoded with all that lies before it in its row group. Where that is decoded again and again, it is warned about.
 
     Raises:
         InputError: see `fliplens.sources.columns`; or a file is missing, no Parquet file, or damaged.
@@ -48,20 +60,17 @@ def open_vectors(source: Source) -> Embeddings:
         if not sum(groups):
             continue
         dim = told if told is not None else _first_length(opened, name, file, groups)
-        if parts and dim != parts[0].shape[1]:
-            raise EmbeddingSpaceError(
-                f"expected vectors of {parts[0].shape[1]} dimensions as in {files[0]}, found {dim} in {file}"
-            )
+        check_agreement(parts[0].shape[1] if parts else None, dim, files[0] if files else None, file)
         starts = [0, *np.cumsum(groups).tolist()]
         decode = partial(_decoded, opened, name, dim, file, starts)
         parts.append(Streamed(groups, dim, dtype, decode, shelf=shelf, name=str(source)))
         files.append(file)
     if not parts or not parts[0].shape[1]:
-        raise InputError(f"expected at least one vector in {source}, found none")
+        raise InputError(f"expected at least one vector in {source}, found none: write the vectors first")
     return Embeddings(parts, name=str(source), files=files)
 
 
-def open_texts(source: Source) -> list[str]:
+def open_texts(source: SourceSpec) -> list[str]:
     """Read the texts of a file or folder."""
     pieces = (piece for file in column_files(source, of="text") for _, piece in file.pieces())
     return texts_of(pieces, name=source.options.get("column", "of text"), file=source.path)
@@ -96,7 +105,7 @@ class ColumnFile:
         starts = [0, *accumulate(self.groups)]
         group = bisect_right(starts, first) - 1
         row, wanted = starts[group], list(range(group, len(self.groups)))
-        failures = _failures()
+        failures = arrow_failures()
         try:
             with _open(self.path) as opened:
                 for batch in opened.iter_batches(batch_size=PIECE_ROWS, row_groups=wanted, columns=[self.name]):
@@ -106,10 +115,10 @@ class ColumnFile:
                         yield row + skipped, column.slice(skipped)
                     row += len(column)
         except failures as error:
-            raise _damaged(self.path, error) from error
+            raise damaged(self.path, WHAT, error) from error
 
 
-def column_files(source: Source, *, of: str) -> list[ColumnFile]:
+def column_files(source: SourceSpec, *, of: str) -> list[ColumnFile]:
     """Return the files that a source names, in the order of their names, each with its column.
 
     Args:
@@ -128,7 +137,7 @@ def column_files(source: Source, *, of: str) -> list[ColumnFile]:
     return found
 
 
-def _files(source: Source) -> list[Path]:
+def _files(source: SourceSpec) -> list[Path]:
     path = source.path
     if not path.is_dir():
         if not path.is_file():
@@ -145,42 +154,31 @@ def _files(source: Source) -> list[Path]:
 
 
 def _open(file: Path) -> Any:
-    parquet, failures = arrow_library("pyarrow.parquet"), _failures()
+    parquet, failures = arrow_library("pyarrow.parquet"), arrow_failures()
     try:
-        # Read ahead, a whole row group of the column would be in memory at once.
-        return parquet.ParquetFile(file, memory_map=True, pre_buffer=False)
+        # A relative path with a colon in it would be taken for an address. Read ahead, a whole row group of the
+        # column would be in memory at once.
+        return parquet.ParquetFile(file.absolute(), memory_map=True, pre_buffer=False)
     except failures as error:
-        raise _damaged(file, error) from error
+        raise damaged(file, WHAT, error) from error
 
 
 def _groups(opened: Any) -> tuple[int, ...]:
     return tuple(opened.metadata.row_group(number).num_rows for number in range(opened.num_row_groups))
 
 
-def _failures() -> tuple[type[BaseException], ...]:
-    """Return what reading raises; held by generators, which may be closed after the library is gone."""
-    return (arrow_library().ArrowException, OSError)
-
-
-def _damaged(file: Path, error: BaseException) -> InputError:
-    reason = reason_of(error)
-    return InputError(
-        f"expected a Parquet file at {file}, could not read it ({reason}): it is truncated, damaged, or no such file"
-    )
-
-
 def _first_length(opened: Any, name: str, file: Path, groups: tuple[int, ...]) -> int:
     """Return the length of the first list."""
     group = next(number for number, rows in enumerate(groups) if rows)
-    failures = _failures()
+    failures = arrow_failures()
     try:
         batch = next(opened.iter_batches(batch_size=1, row_groups=[group], columns=[name]))
     except failures as error:
-        raise _damaged(file, error) from error
+        raise damaged(file, WHAT, error) from error
     column = batch.column(batch.schema.get_field_index(name))
     dim: int = vectors_of(column, None, name=name, file=file, first=0).shape[1]
     if not dim:
-        raise InputError(f"expected vectors in column {name} of {file}, found an empty list in row 0")
+        raise empty_list(name, file, 0)
     return dim
 
 
@@ -188,7 +186,7 @@ def _decoded(
     opened: Any, name: str, dim: int, file: Path, starts: list[int], group: int, rows: int
 ) -> Iterator[NDArray[Any]]:
     """Yield the rows of a group in chunks of exactly `rows`, the last one perhaps fewer."""
-    failures = _failures()
+    failures = arrow_failures()
     first, total = starts[group], starts[group + 1] - starts[group]
     waiting: list[NDArray[Any]] = []
     held = 0
@@ -206,6 +204,6 @@ def _decoded(
                 waiting = [joined[rows:]]
                 held = len(waiting[0])
     except failures as error:
-        raise _damaged(file, error) from error
+        raise damaged(file, WHAT, error) from error
     if total:
-        raise _damaged(file, ValueError(f"{total} rows of a row group are missing"))
+        raise damaged(file, WHAT, ValueError(f"{total} rows of a row group are missing"))

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fliplens.errors import FliplensError, InputError, MissingExtraError, reason_of
-from fliplens.sources.specs import Source
+from fliplens.sources.specs import SourceSpec, listed
 from fliplens.sources.stores import Page, Store
 
 __all__ = ["KEY", "Collection", "chosen_vector", "connect", "page_of"]
@@ -23,7 +23,7 @@ SECONDS = 60
 """To wait for an answer."""
 
 
-def connect(source: Source) -> Store:
+def connect(source: SourceSpec) -> Store:
     """Open a collection of the server at a URL.
 
     A folder of the client's local mode is refused: it keeps points as pickles, which nothing here reads.
@@ -39,10 +39,12 @@ def connect(source: Source) -> Store:
     options = ",".join(f"{key}={value}" for key, value in source.options.items())
     address = urlsplit(source.place) if source.place.startswith(("http://", "https://")) else None
     if address is None:
-        what = "a folder of its client's local mode, which holds pickles" if source.path.is_dir() else "none"
-        raise InputError(
-            f"expected http://HOST:PORT of a Qdrant server behind qdrant:, found {what}: start a server on its data"
-        )
+        # What is there may hold a key, and is not shown.
+        found, advice = "something else", "write http:// or https:// before the host"
+        if source.path.is_dir():
+            found = "a folder of its client's local mode, which holds pickles"
+            advice = "start a server on its data"
+        raise InputError(f"expected http://HOST:PORT of a Qdrant server behind qdrant:, found {found}: {advice}")
     if address.username or address.password or address.query:
         raise InputError(
             f"expected the key of a Qdrant server in {KEY}, found something like one in the URL: remove it"
@@ -78,13 +80,21 @@ class Collection:
         self._vector = chosen_vector(vectors if isinstance(vectors, dict) else None, vector, name)
         params = vectors if self._vector is None else vectors[self._vector]
         if params is None:
-            raise InputError(f"expected dense vectors in {name}, found none")
+            raise InputError(f"expected dense vectors in {name}, found none: name another collection")
         if getattr(params, "multivector_config", None) is not None:
             raise InputError(f"expected one vector a point in {name}, found several: choose another with vector=NAME")
         self.dim = int(params.size)
         self.rows = int(self._ask("count", collection, exact=True).count)
         if not self.rows:
-            raise InputError(f"expected at least one vector in {name}, found an empty collection")
+            raise InputError(
+                f"expected at least one vector in {name}, found an empty collection: name another by collection=NAME"
+            )
+
+    def _collections(self) -> str:
+        """Return the names of some collections as a part of a message; none where the server does not tell them."""
+        with contextlib.suppress(Exception):  # this is help for a message, and what failed before is told
+            return listed(sorted(one.name for one in self._client.get_collections().collections))
+        return "those of the server"
 
     def _ask(self, method: str, *args: Any, **given: Any) -> Any:
         from qdrant_client.http.exceptions import ApiException, UnexpectedResponse
@@ -93,14 +103,20 @@ class Collection:
             return getattr(self._client, method)(*args, **given)
         except UnexpectedResponse as error:
             if error.status_code == 404:
-                raise InputError(f"expected a collection {self._collection!r}, found none in {self.name}") from None
-            hint = f": check {KEY}" if error.status_code in (401, 403) else ""
-            raise FliplensError(
-                f"expected an answer of {self.name}, found {error.status_code} {error.reason_phrase}{hint}"
-            ) from None
+                raise InputError(
+                    f"expected a collection {self._collection!r}, found none in {self.name}: name one of "
+                    f"{self._collections()} with collection=NAME"
+                ) from None
+            hint = "try again later, the same command goes on"
+            if error.status_code in (401, 403):
+                hint = f"check the key in {KEY}" if os.environ.get(KEY) else f"give the server's key in {KEY}"
+            found = reason_of(f"{error.status_code} {error.reason_phrase}")
+            raise FliplensError(f"expected an answer of {self.name}, found {found}: {hint}") from None
         except (ApiException, OSError) as error:
-            reason = reason_of(error)
-            raise FliplensError(f"expected an answer of {self.name}, had none ({reason})") from None
+            raise FliplensError(
+                f"expected an answer of {self.name}, had none ({reason_of(error)}): check host and port, and that "
+                "the server runs; the same command goes on with what was cut off"
+            ) from None
 
     def pages(self, start: Any, rows: int) -> Iterator[Page]:
         """Scroll through the points from the id `start` on."""
@@ -141,13 +157,15 @@ def chosen_vector(named: Mapping[str, Any] | None, wanted: str | None, name: str
     """
     if named is None:
         if wanted is not None:
-            raise InputError(f"expected no vector=..., as points have one without a name, found {wanted!r} in {name}")
+            raise InputError(
+                f"expected no vector=..., as points have one without a name, found {wanted!r} in {name}: leave it out"
+            )
         return None
     if wanted is None and len(named) == 1:
         return next(iter(named))
     if wanted not in named:
         found = "none" if wanted is None else repr(wanted)
-        raise InputError(f"expected vector=... out of {', '.join(named) or 'none'} in {name}, found {found}")
+        raise InputError(f"expected vector=... out of {listed(named)} in {name}, found {found}: name one of these")
     return wanted
 
 
@@ -178,13 +196,18 @@ def page_of(points: Any, vector: str | None, text: str | None, dim: int, name: s
         if found is None or found.shape != (dim,):
             shown = "none" if found is None else f"shape {found.shape}"
             raise InputError(
-                f"expected a vector of {dim} numbers of each point of {name}, found {shown} at {point.id}"
+                f"expected a vector of {dim} numbers of each point of {name}, found {shown} at {point.id}: "
+                "give it one, or delete it"
             )
         vectors.append(found)
         if text is not None:
             one = (point.payload or {}).get(text)
             if not isinstance(one, str):
-                raise InputError(f"expected a text in {text} of each point of {name}, found {one!r} at {point.id}")
+                found_one = reason_of(repr(one), 40)
+                raise InputError(
+                    f"expected a text in {text} of each point of {name}, found {found_one} at {point.id}: name the "
+                    "field of the text with text=FIELD, or none"
+                )
             texts.append(one)
     ids = [point.id if isinstance(point.id, int) else str(point.id) for point in points]
     return Page(np.stack(vectors), ids, None if text is None else texts, following)

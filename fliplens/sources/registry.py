@@ -2,29 +2,31 @@
 
 A kind is a module of this package, imported when one of its sources is asked for. One that is read in place has
 
-    open_vectors(source: Source) -> Embeddings
+    open_vectors(source: SourceSpec) -> Embeddings
 
-one that may hold text has `open_texts(source: Source) -> list[str]`, and a store has
+one that may hold text has `open_texts(source: SourceSpec) -> list[str]`, and a store has
 
-    connect(source: Source) -> Store
+    connect(source: SourceSpec) -> Store
 """
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 from fliplens.errors import InputError
-from fliplens.sources.specs import Source
+from fliplens.sources.specs import SourceSpec
 
-__all__ = ["KINDS", "Kind", "kind_of", "known_sources"]
+__all__ = ["KINDS", "SourceKind", "check_known", "kind_of", "known_sources"]
 
 
 @dataclass(frozen=True)
-class Kind:
+class SourceKind:
     """Places that one adapter reads."""
 
     form: str
@@ -49,63 +51,63 @@ class Kind:
 
 _COLUMN = {"column": "the column; the only one of its type by default"}
 
-KINDS: Mapping[str, Kind] = MappingProxyType(
+KINDS: Mapping[str, SourceKind] = MappingProxyType(
     {
-        "npy": Kind("FILE.npy", "an array (n, d) of float16, float32 or float64; mapped", "npy", manifest=True),
-        "shards": Kind(
+        "npy": SourceKind("FILE.npy", "an array (n, d) of float16, float32 or float64; mapped", "npy", manifest=True),
+        "shards": SourceKind(
             "FOLDER",
             "shards and their manifest, as encode and import write; mapped",
             "npy",
             manifest=True,
             texts=True,
         ),
-        "safetensors": Kind(
+        "safetensors": SourceKind(
             "FILE.safetensors[#tensor=NAME]",
             "a tensor (n, d) of float16, bfloat16, float32 or float64; mapped",
             "safetensors",
             {"tensor": "its name; the only matrix by default"},
         ),
-        "parquet": Kind(
+        "parquet": SourceKind(
             "FILE.parquet[#column=NAME]",
             "a column of Parquet, or of a folder of such files in the order of their names; decoded as it is read",
             "parquet",
             _COLUMN,
             texts=True,
         ),
-        "arrow": Kind(
+        "arrow": SourceKind(
             "FILE.arrow[#column=NAME]",
             "a column of an Arrow IPC or Feather file; mapped, decoded as it is read where it is compressed",
             "arrow",
             _COLUMN,
             texts=True,
         ),
-        "saved-dataset": Kind(
+        "saved-dataset": SourceKind(
             "FOLDER[#column=NAME,split=NAME]",
             "a dataset of Hugging Face saved by save_to_disk; mapped",
             "saved_datasets",
             {**_COLUMN, "split": "of several"},
             texts=True,
         ),
-        "hf-dataset": Kind(
+        "hf-dataset": SourceKind(
             "hf-dataset:OWNER/NAME[@REVISION]#split=NAME,column=NAME",
             "a dataset of the Hugging Face Hub; downloaded once, then mapped",
             "hub_datasets",
             {**_COLUMN, "split": "train by default", "config": "which of its configurations"},
             texts=True,
         ),
-        "faiss": Kind(
+        "faiss": SourceKind(
             "faiss:FILE",
             "a FAISS index whose vectors can be reconstructed; also FILE.faiss. Rows in the order of their ids",
             "faiss",
         ),
-        "qdrant": Kind(
-            "qdrant:URL_OR_FOLDER#collection=NAME[,vector=NAME,text=FIELD]",
-            "a Qdrant collection, of a server or of the client's local mode; imported. The key: QDRANT_API_KEY",
+        "qdrant": SourceKind(
+            "qdrant:URL#collection=NAME[,vector=NAME,text=FIELD]",
+            "a Qdrant collection of a server; imported. The key: QDRANT_API_KEY",
             "qdrant",
             {"collection": "which", "vector": "of several a point", "text": "field of the payload to keep as text"},
             store=True,
         ),
-        "pgvector": Kind(
+        "pgvector": SourceKind(
             "pgvector:[DSN]#table=NAME,column=NAME,order=ID[,schema=NAME,text=NAME]",
             "a column of PostgreSQL of type vector, halfvec, real[] or double precision[]; imported",
             "pgvector",
@@ -132,6 +134,25 @@ _SUFFIXES = {
     ".ipc": "arrow",
     ".faiss": "faiss",
 }
+_NPY = b"\x93NUMPY"
+
+
+def check_known(path: Path) -> None:
+    """Refuse a file whose name tells no kind of vectors, unless it begins as `.npy` does.
+
+    Raises:
+        InputError: it is of another kind; the message lists those that there are.
+    """
+    with contextlib.suppress(OSError):
+        if path.suffix.lower() in _SUFFIXES or not path.is_file() or not path.stat().st_size:
+            return
+        with path.open("rb") as stream:
+            if stream.read(len(_NPY)) == _NPY:
+                return
+        raise InputError(
+            f"expected vectors in {path}, found a file of another kind than {', '.join(_SUFFIXES)}: give it the "
+            "ending of its kind, put faiss: before a FAISS index, or write the vectors with numpy.save"
+        )
 
 
 def known_sources() -> Mapping[str, str]:
@@ -139,7 +160,7 @@ def known_sources() -> Mapping[str, str]:
     return MappingProxyType({kind.form: kind.about for kind in KINDS.values()})
 
 
-def kind_of(source: Source) -> Kind:
+def kind_of(source: SourceSpec) -> SourceKind:
     """Return the kind of a source: what it names itself, or what lies at its path; any other file is `.npy`.
 
     Raises:
@@ -149,11 +170,12 @@ def kind_of(source: Source) -> Kind:
     unknown = [name for name in source.options if name not in kind.options]
     if unknown:
         some = f"options out of {', '.join(kind.options)}" if kind.options else "no options"
-        raise InputError(f"expected {some} of {kind.form}, found {unknown[0]} in {source}")
+        advice = "name one of these" if kind.options else "leave out what is behind #"
+        raise InputError(f"expected {some} of {kind.form}, found {unknown[0]} in {source}: {advice}")
     return kind
 
 
-def _name_of(source: Source) -> str:
+def _name_of(source: SourceSpec) -> str:
     if source.scheme:
         return source.scheme
     path = source.path

@@ -11,14 +11,14 @@ import numpy as np
 from fliplens.embeddings.matrix import Embeddings
 from fliplens.embeddings.parts import BFloat16, check_array
 from fliplens.errors import InputError, reason_of
-from fliplens.sources.specs import Source
+from fliplens.sources.specs import SourceSpec, listed
 
 __all__ = ["open_vectors"]
 
 _TYPES = {"F16": "<f2", "F32": "<f4", "F64": "<f8", "BF16": "<u2"}
 
 
-def open_vectors(source: Source) -> Embeddings:
+def open_vectors(source: SourceSpec) -> Embeddings:
     """Map one tensor (n, d) of a file: the one that `tensor` names, else the only matrix of floating-point numbers.
 
     Raises:
@@ -30,14 +30,13 @@ def open_vectors(source: Source) -> Embeddings:
     name = source.options.get("tensor")
     if name is None:
         if len(matrices) != 1:
-            shown = f"{len(matrices)} ({', '.join(matrices[:5])})" if matrices else "none"
-            raise InputError(
-                f"expected one matrix of floating-point numbers in {path}, found {shown}: name one with #tensor=NAME"
-            )
+            shown = f"{len(matrices)} ({listed(matrices)})" if matrices else f"none among {listed(found)}"
+            advice = "name one with #tensor=NAME" if matrices else "save the vectors as a tensor (n, d) of float32"
+            raise InputError(f"expected one matrix of floating-point numbers in {path}, found {shown}: {advice}")
         name = matrices[0]
     elif name not in found:
         raise InputError(
-            f"expected a tensor out of {', '.join(list(found)[:8])} in {path}, found none called {name!r}"
+            f"expected a tensor out of {listed(found)} in {path}, found none called {name!r}: name one of these"
         )
     dtype, shape = found[name]
     if dtype not in _TYPES:
@@ -67,7 +66,7 @@ def _tensors(path: Path) -> dict[str, tuple[str, list[int]]]:
         reason = reason_of(error)
         raise InputError(
             f"expected a .safetensors file at {path}, could not map it ({reason}): "
-            "the file is truncated, or is no .safetensors file"
+            "the file is truncated, or is no .safetensors file; write it again"
         ) from error
 
 

@@ -8,22 +8,22 @@ from fliplens.embeddings.matrix import Embeddings
 from fliplens.errors import InputError
 from fliplens.files import read_json
 from fliplens.sources.arrow import texts_of_files, vectors_of_files
-from fliplens.sources.specs import Source
+from fliplens.sources.specs import SourceSpec
 
 __all__ = ["open_texts", "open_vectors"]
 
 
-def open_vectors(source: Source) -> Embeddings:
+def open_vectors(source: SourceSpec) -> Embeddings:
     """Map a column of a saved dataset."""
     return vectors_of_files(_files(source), source)
 
 
-def open_texts(source: Source) -> list[str]:
+def open_texts(source: SourceSpec) -> list[str]:
     """Read a column of text of a saved dataset."""
     return texts_of_files(_files(source), source)
 
 
-def _files(source: Source) -> list[Path]:
+def _files(source: SourceSpec) -> list[Path]:
     """Return the files of a dataset, or of the split wanted of several."""
     folder, wanted = source.path, source.options.get("split")
     if (folder / "dataset_dict.json").is_file():
@@ -35,10 +35,12 @@ def _files(source: Source) -> list[Path]:
             raise InputError(f"expected one split of {folder}, found {', '.join(splits)}: name one with #split=NAME")
         wanted = splits[0] if wanted is None else wanted
         if wanted not in splits:
-            raise InputError(f"expected a split out of {', '.join(splits)} in {folder}, found {wanted!r}")
+            raise InputError(
+                f"expected a split out of {', '.join(splits)} in {folder}, found {wanted!r}: name one of these"
+            )
         folder = folder / _plain(wanted, folder)
     elif wanted is not None:
-        raise InputError(f"expected no split, as {folder} is one dataset, found {wanted!r}")
+        raise InputError(f"expected no split, as {folder} is one dataset, found {wanted!r}: leave split= out")
     state = read_json(folder / "state.json")
     names = state.get("_data_files") if isinstance(state, dict) else None
     if not isinstance(names, list) or not all(
@@ -51,7 +53,7 @@ def _files(source: Source) -> list[Path]:
             "call flatten_indices() and save it again"
         )
     if not names:
-        raise InputError(f"expected at least one vector in {folder}, found a dataset without files")
+        raise InputError(f"expected at least one vector in {folder}, found a dataset without files: save it again")
     return [folder / _plain(one["filename"], folder) for one in names]
 
 

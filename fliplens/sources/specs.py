@@ -6,24 +6,27 @@ The kinds and their options are those of `fliplens.sources.registry`; here a sou
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from types import MappingProxyType
 
 from fliplens.errors import InputError
+from fliplens.specs import parse_options
 
-__all__ = ["SCHEMES", "Source"]
+__all__ = ["SCHEMES", "SourceSpec", "listed"]
 
 SCHEMES = ("faiss", "hf-dataset", "qdrant", "pgvector")
 """Kinds that a source names itself; of a path, the file or folder tells."""
 SECRET = ("qdrant", "pgvector")
 """Kinds whose place may hold a password: it is never shown."""
-_OPTION = re.compile(r"[a-z][a-z_-]*", re.ASCII)
+_KIND = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):", re.ASCII)
+"""What begins as `KIND:PLACE` does, or as an address; a drive's letter is none."""
 
 
 @dataclass(frozen=True)
-class Source:
+class SourceSpec:
     """The name of vectors, taken apart."""
 
     scheme: str
@@ -34,14 +37,15 @@ class Source:
     """In the order of the source."""
 
     @classmethod
-    def parse(cls, text: str | Path) -> Source:
+    def parse(cls, text: str | Path) -> SourceSpec:
         """Take a source apart.
 
         A file or folder that exists under the whole name is that one, whatever signs its name holds. Options begin
         at the last `#`.
 
         Raises:
-            InputError: options that are not `name=value`, or one twice.
+            InputError: a kind that there is not, or an address without one; options that are not `name=value`, or one
+                twice. What is behind a kind's name may hold a password, and is not shown then.
         """
         whole = str(text)
         if _exists(whole):
@@ -52,8 +56,15 @@ class Source:
         elif _exists(rest):
             return cls(scheme, rest)
         place, _, tail = rest.rpartition("#") if "#" in rest else (rest, "", "")
-        shown = f"{scheme}: source" if scheme in SECRET else repr(whole)
-        return cls(scheme, place, MappingProxyType(_options(tail, shown, quoted=scheme not in SECRET)))
+        if not scheme and isinstance(text, str) and (kind := _KIND.match(place)) and not _exists(place):
+            raise InputError(
+                f"expected a path, or KIND:PLACE with a kind out of {', '.join(SCHEMES)}, found {kind[1]}:...: check "
+                "the path, write the kind before an address (pgvector:postgresql://..., qdrant:http://...), or "
+                "download what lies elsewhere first"
+            )
+        secret = scheme in SECRET
+        shown = f"{scheme}: source" if secret else repr(whole)
+        return cls(scheme, place, MappingProxyType(parse_options(tail, shown, secret=secret)))
 
     @property
     def path(self) -> Path:
@@ -78,22 +89,14 @@ class Source:
         return f"{text}#{options}" if options else text
 
 
+def listed(names: Iterable[str], most: int = 8) -> str:
+    """Return names as messages show them: the first few."""
+    shown = list(islice(names, most + 1))
+    return ", ".join([*shown[:most], "..."] if len(shown) > most else shown) or "none"
+
+
 def _exists(text: str) -> bool:
     try:
         return bool(text) and Path(text).exists()
     except (OSError, ValueError):  # too long for a name, or with a null byte: no path
         return False
-
-
-def _options(text: str, shown: str, *, quoted: bool) -> dict[str, str]:
-    found: dict[str, str] = {}
-    for item in text.split(",") if text else ():
-        name, equals, value = item.partition("=")
-        if not equals or not value or not _OPTION.fullmatch(name):
-            # What stands behind # may be the end of a password with a # in it.
-            what = f", found {text!r}" if quoted else ", found something else"
-            raise InputError(f"expected options as name=value,name=value after #{what} in {shown}")
-        if name in found:
-            raise InputError(f"expected every option once, found {name} again in {shown}")
-        found[name] = value
-    return found

@@ -22,7 +22,7 @@ from fliplens.entities import read_entities
 from fliplens.errors import FliplensError, FliplensWarning
 from fliplens.files import sha256_of_file, sha256_of_lines
 from fliplens.kept_vectors import KeptEncoder
-from fliplens.sources.specs import Source
+from fliplens.sources.specs import SourceSpec
 from fliplens.studies.config import Side, Split, StudyConfig
 from fliplens.studies.located import Located
 from fliplens.studies.plan import View
@@ -282,7 +282,7 @@ class StudyData:
         given, path = place.text(), self._path(place)
         if path.exists():
             return path
-        source = place.asking(lambda: Source.parse(given))
+        source = place.asking(lambda: SourceSpec.parse(given))
         if source.scheme or not source.options:
             return given if source.scheme else path
         inside = self.folder / source.place
