@@ -22,7 +22,7 @@ from toys import ToyEncoder, toy_texts
 
 from fliplens.corpora.clips import ClipBounds
 from fliplens.corpora.counting import Counts
-from fliplens.corpora.preparation import PrepareConfig, Prepared, prepare
+from fliplens.corpora.preparation import PrepareConfig, PreparedCorpus, prepare
 from fliplens.corpora.similarity import more_alike, similarities, write_similarities
 from fliplens.embeddings import open_embeddings
 from fliplens.encoders import EncodedBatch, Encoder
@@ -95,7 +95,7 @@ def test_pairs_are_written_row_for_row_and_every_row_is_accounted_for(tmp_path: 
             where.setdefault(text, set()).add(split)
     assert found == expected
     assert all(len(splits) == 1 for splits in where.values())
-    assert Prepared.load(tmp_path / "out") == done
+    assert PreparedCorpus.load(tmp_path / "out") == done
     assert set(contents(tmp_path / "out")) == {*done.files, "report.json", "corpus.json"}
 
 

@@ -183,7 +183,7 @@ def test_a_gazetteer_is_a_file_of_names(tmp_path: Path) -> None:
     path.write_text("\n--\n")
     with pytest.raises(InputError, match="expected names, one a line"):
         load_tagger(f"gazetteer:{path}")
-    with pytest.raises(InputError, match="found one text"):
+    with pytest.raises(InputError, match="found one str"):
         GazetteerTagger("York")
 
 
@@ -399,7 +399,7 @@ def test_answers_that_are_no_names_are_refused(tmp_path: Path) -> None:
         ([], "names.jsonl", "expected texts to tag in texts, found none"),
         (["ok", 3], "names.jsonl", "found int as number 2"),
         (["\ud800"], "names.jsonl", "lone surrogate"),
-        ("Ann", "names.jsonl", "found one text"),
+        ("Ann", "names.jsonl", "found one str"),
         (["Ann"], "names.json", "ends in .jsonl"),
         (["Ann"], "folder.jsonl", "found a folder"),
     ],
