@@ -330,7 +330,7 @@ OPEN = '"Never closed, said he'
         ("a.csv", f'{OPEN}\n{OPEN}\n"He ""said"" so" and,went', 3, "in line 4 .* not closed or not doubled"),
         ("a.csv", '"two\nlines",but,three cells', 2, "in line 4 .*, found 3"),
         ("a.csv", "x" * 1000 + ",y", 1, "in line 4 .*, found a line of 1002 characters"),
-        ("a.csv", '"' + "x\n" * 600 + '",y', 601, "in line 4 .* more than 1000 characters"),
+        ("a.csv", '"' + "x\n" * 600 + '",y', 601, "in line 4 .*more than 1000 characters"),
         ("a.tsv", "only one", 1, r"expected 2 columns \(en, de\) in line 4 of .*, found 1"),
         ("a.jsonl", '{"en": "a", ', 1, "expected a JSON object in line 3 of .*, found something else"),
         ("a.jsonl", "[" * 100_000, 1, "expected a JSON object in line 3 of .*, found something else"),
@@ -544,7 +544,7 @@ def test_common_voice_that_is_none(tmp_path: Path) -> None:
 
 
 def test_kinds_are_those_of_the_command_line() -> None:
-    from fliplens.cli.parser import KINDS as NAMED
+    from fliplens.cli.data_flags import KINDS as NAMED
 
     assert tuple(KINDS) == NAMED
     with pytest.raises(InputError, match="expected a kind of source out of common-voice"):

@@ -183,7 +183,7 @@ def test_a_gazetteer_is_a_file_of_names(tmp_path: Path) -> None:
     path.write_text("\n--\n")
     with pytest.raises(InputError, match="expected names, one a line"):
         load_tagger(f"gazetteer:{path}")
-    with pytest.raises(InputError, match="found one str"):
+    with pytest.raises(InputError, match="found one text"):
         GazetteerTagger("York")
 
 

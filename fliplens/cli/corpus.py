@@ -70,8 +70,14 @@ def _show(done: PreparedCorpus) -> None:
         ],
     )
     print_text(
-        f"cleaning changed {counted(counts.changed, 'row')}; {counted(done.n_groups, 'group')} of rows that share "
-        f"sentences, the largest of {counted(done.largest_group, 'row')}\nEverything is in {done.folder}"
+        f"cleaning changed {counted(counts.changed, 'row')}; "
+        + (
+            f"{counted(done.n_groups, 'group')} of rows that share no sentence with others, the largest of "
+            f"{counted(done.largest_group, 'row')}"
+            if done.largest_group > 1
+            else "no two rows share a sentence"
+        )
+        + f"\nEverything is in {done.folder}"
     )
 
 

@@ -66,7 +66,8 @@ class CommonVoice:
         clip, sentence = (head.index(name) for name in NEEDED)
         up, down = (head.index(name) if name in votes else None for name in ("up_votes", "down_votes"))
         last = max(place for place in (clip, sentence, up, down) if place is not None)
-        clips = path.parent / "clips"
+        # Whole: the list that is written of them is read from elsewhere.
+        clips = path.parent.absolute() / "clips"
         bad = BadRows(path, counts)
         for number, line in enumerate(lines, 2):
             if not line:

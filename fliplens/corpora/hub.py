@@ -17,6 +17,8 @@ from fliplens.errors import FliplensError, InputError, MissingExtraError, reason
 __all__ = ["HubDataset"]
 
 BATCH = 1000
+_WHOLE = "all"
+"""What a data set without splits is called."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,9 @@ class HubDataset:
         own = not self.resplit and len(parts) > 1 and all(named.values())
         try:
             for name, part in parts.items():
-                yield from self._part(part, named[name] if own else "", f"{self.name}, {name}", counts)
+                yield from self._part(
+                    part, named[name] if own else "", self.name if name == _WHOLE else f"{self.name}, {name}", counts
+                )
         except OSError as error:
             raise FliplensError(
                 f"expected the data set {self.name}, could not read it ({reason_of(error)})"
@@ -106,16 +110,23 @@ class HubDataset:
                 name, _, revision = self.name.partition("@")
                 name, _, config = name.partition(":")
                 found = datasets.load_dataset(name, config or None, revision=revision or None, streaming=True)
-        except (FileNotFoundError, ValueError) as error:
+        except (OSError, ValueError) as error:
+            if Path(self.name).is_dir() and not isinstance(error, FileNotFoundError):
+                raise InputError(
+                    f"expected a data set saved to disk at {self.name}, could not read it ({reason_of(error)}): save "
+                    "it again"
+                ) from error
+            if isinstance(error, OSError) and not isinstance(error, FileNotFoundError):
+                # What `requests`, `httpx` and the offline mode raise is one.
+                raise FliplensError(
+                    f"expected the data set {self.name}, could not get it ({reason_of(error)}): check the name and "
+                    "the connection"
+                ) from error
             raise InputError(
                 f"expected a data set saved to disk, or OWNER/NAME of the Hub, at {self.name}, found none "
                 f"({reason_of(error)})"
             ) from error
-        except OSError as error:  # what `requests`, `httpx` and the offline mode raise is one
-            raise FliplensError(
-                f"expected the data set {self.name}, could not get it ({reason_of(error)})"
-            ) from error
         finally:
             for logger, level in zip(loggers, levels, strict=True):
                 logger.setLevel(level)
-        return found if isinstance(found, dict) else {"all": found}
+        return found if isinstance(found, dict) else {_WHOLE: found}

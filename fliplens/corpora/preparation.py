@@ -32,7 +32,7 @@ from fliplens.corpora.settings import PrepareConfig
 from fliplens.corpora.sources import Wanted, open_source
 from fliplens.corpora.splits import DEFAULT_SPLIT
 from fliplens.corpora.spool import Spool
-from fliplens.corpora.vectors import EncoderSet, encode_views, encoder_sets, write_alike
+from fliplens.corpora.vectors import EncoderSet, encode_views, encoder_sets, pairs_of, write_alike
 from fliplens.encoders import Encoder, load_encoder
 from fliplens.errors import InputError
 from fliplens.files import write_json
@@ -122,6 +122,12 @@ class _Job:
         self.views = [*self.texts, *([View(source.languages[0], speech=True)] if source.spoken else [])]
         self.converted: Mapping[int, str] | None = None
         """Row → its converted clip."""
+        if config.min_similarity is not None and not pairs_of(sets[0], self.views):
+            raise InputError(
+                "expected two views in one space with --min-similarity, two languages or text and speech, found "
+                f"{' and '.join(view.identifier for view in self.views)} and {config.encoders[0]}: leave it out, or "
+                "name the encoders that go together"
+            )
 
     def run(self) -> PreparedCorpus:
         """Do all of it."""

@@ -70,6 +70,8 @@ class PrepareConfig:
         if self.split is not None:
             object.__setattr__(self, "split", checked_shares(self.split))
             targets(1, self.split)
+        if self.min_similarity is not None and not -1 <= self.min_similarity <= 1:
+            raise InputError(f"expected a cosine, -1 to 1, as min_similarity, found {self.min_similarity:g}")
         if self.min_similarity is not None and not self.encoders:
             raise InputError("expected an encoder to tell how alike views are, found none: name one with --encoder")
 

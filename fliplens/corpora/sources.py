@@ -204,7 +204,9 @@ def _table(places: Sequence[str], wanted: Wanted) -> RowSource:
     located = tuple((split, Path(name)) for split, name in map(named_split, places))
     for _, path in located:
         if not is_table(path):
-            raise InputError(f"expected a file that ends in {', '.join(TABLE_SUFFIXES)}, found {path}: rename it")
+            raise InputError(
+                f"expected a file that ends in {', '.join(TABLE_SUFFIXES)}, found {path}: save it as one of these"
+            )
     return Tables(languages, located, columns)
 
 

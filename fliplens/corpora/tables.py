@@ -50,7 +50,9 @@ def text_rows(path: str | Path, columns: Sequence[str], counts: Counts | None = 
     path = Path(path)
     reader = _READERS.get(_kind(path))
     if reader is None:
-        raise InputError(f"expected a file that ends in {', '.join(TABLE_SUFFIXES)}, found {path}: rename it")
+        raise InputError(
+            f"expected a file that ends in {', '.join(TABLE_SUFFIXES)}, found {path}: save it as one of these"
+        )
     yield from reader(path, list(columns), Counts() if counts is None else counts)
 
 
@@ -140,6 +142,12 @@ def _csv_rows(path: Path, columns: Sequence[str], counts: Counts) -> Iterator[tu
         raise InputError(f"expected names of columns in line {number} of {path}, found {problem}")
     missing = [column for column in columns if column not in head]
     if missing:
+        if len(head) == 1 and (other := next((mark for mark in (";", "\t", "|") if mark in head[0]), None)):
+            between = "tabs" if path.name.removesuffix(".gz").lower().endswith(".tsv") else "commas"
+            raise InputError(
+                f"expected columns between {between} in {path}, found {other!r} between them: name a file with tabs "
+                ".tsv, and save any other with commas"
+            )
         raise no_column(missing, head, path)
     places = [head.index(column) for column in columns]
     expected = f"{len(head)} columns ({', '.join(head)})"
