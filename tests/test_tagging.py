@@ -451,7 +451,7 @@ def test_the_command_writes_names_and_tells_how_many(text_file: Path, tmp_path: 
     ("argv", "status", "message"),
     [
         (["--by", "gazetteer:none.txt"], 2, "expected a text file at none.txt"),
-        (["--by", "words"], 2, "expected a tagger of"),
+        (["--by", "words"], 2, "found 'words': name one of these"),
         (["--by", f"gazetteer:{PLACES}", "--labels", "PER"], 2, "transformers alone"),
         (["--by", f"gazetteer:{PLACES}", "--batch-size", "0"], 2, "alone"),
         (["--by", f"gazetteer:{PLACES}", "-o", "names.txt"], 2, "ends in .jsonl"),
