@@ -15,7 +15,7 @@ import re
 import secrets
 import shutil
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -27,6 +27,7 @@ __all__ = [
     "atomic_file",
     "atomic_folder",
     "check_free",
+    "check_free_file",
     "decoded",
     "is_empty",
     "link_or_copy",
@@ -138,6 +139,29 @@ def check_free(path: str | Path, *, kind: FolderKind, overwrite: bool) -> Path:
         raise InputError(
             f"expected an empty or new folder at {path}, found one that holds another run: "
             "name another place, or pass --overwrite (overwrite=True) to replace it"
+        )
+    return path
+
+
+def check_free_file(path: str | Path, suffixes: Sequence[str], *, overwrite: bool = False) -> Path:
+    """Return the path of a file that is to be written; called before long work, so that what cannot be is known.
+
+    Args:
+        path: where.
+        suffixes: those that tell a format we write.
+        overwrite: whether a file may be there.
+
+    Raises:
+        InputError: another suffix, a folder, or a file that is there without leave to replace it.
+    """
+    path = Path(path)
+    if path.suffix not in suffixes:
+        raise InputError(f"expected an output that ends in {' or '.join(suffixes)}, found {path}: rename it")
+    if path.is_dir():
+        raise InputError(f"expected a file to write at {path}, found a folder: name another place")
+    if path.exists() and not overwrite:
+        raise InputError(
+            f"expected no file at {path}, found one: name another place, or pass --overwrite (overwrite=True)"
         )
     return path
 

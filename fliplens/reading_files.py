@@ -16,7 +16,7 @@ from fliplens.decoding import Decoding
 from fliplens.embeddings import EmbeddingsLike, as_embeddings
 from fliplens.errors import InputError, MissingExtraError
 from fliplens.extractor import Extractor
-from fliplens.files import atomic_file
+from fliplens.files import atomic_file, check_free_file
 from fliplens.progress import Progress
 from fliplens.words import TopWords
 
@@ -42,15 +42,7 @@ def check_output(out: str | Path, *, overwrite: bool = False) -> Path:
         InputError: a suffix other than .jsonl and .parquet, or a file that is there without leave to replace it.
         MissingExtraError: .parquet without pyarrow.
     """
-    out = Path(out)
-    if out.suffix not in _FORMATS:
-        raise InputError(f"expected an output that ends in {' or '.join(_FORMATS)}, found {out}: rename it")
-    if out.is_dir():
-        raise InputError(f"expected a file to write at {out}, found a folder: name another place")
-    if out.exists() and not overwrite:
-        raise InputError(
-            f"expected no file at {out}, found one: name another place, or pass --overwrite (overwrite=True)"
-        )
+    out = check_free_file(out, tuple(_FORMATS), overwrite=overwrite)
     if out.suffix == ".parquet":
         _pyarrow()
     return out

@@ -27,7 +27,7 @@ from fliplens.embeddings import Embeddings, EmbeddingsLike, as_embeddings
 from fliplens.errors import InputError
 from fliplens.lasso import Atoms, Solution, non_negative_lasso
 
-__all__ = ["Decomposition", "Dictionary", "centred", "decompose", "decompose_blocks", "mean_of", "reconstruct"]
+__all__ = ["Decomposition", "Dictionary", "centred", "decompose", "decompose_blocks", "mean_of"]
 
 TOLERANCE = 1e-5
 BLOCK_BYTES = 48 * 2**20
@@ -143,29 +143,6 @@ def centred(vectors: NDArray[np.floating[Any]], mean: NDArray[np.floating[Any]])
     # A vector that is the mean but for rounding would become an arbitrary direction.
     rows[np.square(rows, dtype=np.float64).sum(axis=1) < (4 * np.finfo(np.float32).eps) ** 2] = 0.0
     return _unit(rows)
-
-
-def reconstruct(
-    weights: csr_matrix[np.float32], dictionary: Dictionary, *, mean: NDArray[np.floating[Any]] | None = None
-) -> NDArray[np.float32]:
-    """Return the vectors (n, d) that weights stand for: Dᵀ w.
-
-    Args:
-        weights: w (n, C).
-        dictionary: D.
-        mean: (d,), what was taken off the vectors. With it Dᵀ w is normalised, the mean is added, and the sum
-            normalised, as the authors do; without, Dᵀ w comes as it is.
-
-    Raises:
-        InputError: another number of concepts than the dictionary's, or a mean that is not (d,).
-    """
-    if weights.shape[1] != len(dictionary):
-        raise InputError(
-            f"expected weights of {len(dictionary)} concepts, found {weights.shape[1]}: use the dictionary they were "
-            "made with"
-        )
-    rows: NDArray[np.float32] = np.asarray(weights @ dictionary.rows, dtype=np.float32)
-    return rows if mean is None else _unit(_unit(rows) + _checked_mean(mean, dictionary.dim))
 
 
 def decompose(

@@ -19,6 +19,9 @@ if not torch.cuda.is_available():
 # The toys are too small to share between threads: waking a second one costs more than it does.
 torch.set_num_threads(1)
 
+# What is told of progress every half minute is told at once: tests wait for none of it.
+os.environ["FLIPLENS_PROGRESS_SECONDS"] = "0"
+
 # How long one example takes says more about the machine than about the code. Whoever works on the code meets new
 # examples in every run; integration runs the same ones for the same test, so that what it refuses can be repeated.
 hypothesis.settings.register_profile("fliplens", deadline=None, derandomize="CI" in os.environ)

@@ -358,7 +358,11 @@ def test_vectors_of_another_encoder_are_warned_about(room: Path) -> None:
 
 def test_an_encoder_of_another_size_is_refused(room: Path, toy: ToyEncoder) -> None:
     toy.dim = 8
-    assert_one_line(call("explain", "lens", "a text"), 2, "16 dimensions", "found 8")
+    assert_one_line(
+        call("explain", "lens", "a text"), 2, "16 dimensions", "of 8: name one of the same space with --encoder"
+    )
+    run = call("explain", "lens", "a text", "-e", "toy")
+    assert_one_line(run, 2, "found toy of 8: name toy, which the lens records, or one of the same space")
     toy.dim = 16
 
 

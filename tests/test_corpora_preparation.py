@@ -22,7 +22,7 @@ from toys import ToyEncoder, toy_texts
 
 from fliplens.corpora.clips import ClipBounds
 from fliplens.corpora.counting import Counts
-from fliplens.corpora.preparation import PrepareConfig, Prepared, prepare
+from fliplens.corpora.preparation import PrepareConfig, PreparedCorpus, prepare
 from fliplens.corpora.similarity import more_alike, similarities, write_similarities
 from fliplens.embeddings import open_embeddings
 from fliplens.encoders import EncodedBatch, Encoder
@@ -95,7 +95,7 @@ def test_pairs_are_written_row_for_row_and_every_row_is_accounted_for(tmp_path: 
             where.setdefault(text, set()).add(split)
     assert found == expected
     assert all(len(splits) == 1 for splits in where.values())
-    assert Prepared.load(tmp_path / "out") == done
+    assert PreparedCorpus.load(tmp_path / "out") == done
     assert set(contents(tmp_path / "out")) == {*done.files, "report.json", "corpus.json"}
 
 
@@ -408,6 +408,26 @@ def test_speech_and_text_are_views_of_one_data_set(voice: Path, tmp_path: Path) 
     assert [(one["modality"], one["language"]) for one in described] == [("text", "en"), ("speech", "en")]
 
 
+def test_lists_name_clips_from_wherever_they_are_read(
+    voice: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(voice.parent)
+    config = replace(voice_config(voice), sources=("en",), clips=ClipBounds(max_seconds=8))
+    prepare(config, tmp_path / "out")
+    assert set(clips_of(tmp_path / "out")) >= {str(voice / "clips" / name) for name in SENTENCES}
+
+
+def test_views_that_cannot_be_compared_are_told_before_anything_is_read(
+    voice: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fliplens.corpora.preparation.checked_rows", lambda *_: pytest.fail("clips are looked at"))
+    config = voice_config(voice, encoders=("t",), min_similarity=0.5)
+    with pytest.raises(
+        InputError, match="two views in one space .*, found text_en and speech_en and t: leave it out"
+    ):
+        prepare(config, tmp_path / "out", load=heard)
+
+
 def test_speech_needs_clips(tmp_path: Path) -> None:
     text = write_text(tmp_path / "a.txt", ["one", "two"])
     with pytest.raises(InputError, match="encoders of text for this source, found s, which encodes speech"):
@@ -490,23 +510,56 @@ def test_the_table_tells_what_was_dropped(tmp_path: Path) -> None:
     assert run.json["languages"] == ["en", "de"] and run.json["rows"]["kept"] == 30
 
 
+def test_bad_rows_end_no_job_and_what_is_shown_agrees(tmp_path: Path) -> None:
+    lines = [f"line {n} here,Zeile {n} hier" for n in range(1000)]
+    lines[10:10] = ["only one", '"never closed,said he', "x,"]
+    (tmp_path / "a.csv").write_bytes("\n".join(["en,de", *lines, ""]).encode() + b"caf\xe9,Kaffee\n")
+    run = call("corpus", "prepare", "table", tmp_path / "a.csv", "--columns", "en=en,de=de", "-o", tmp_path / "out")
+    assert run.status == 0, run.err
+    shown = " ".join(run.out.split())
+    assert "read 1004 dropped, malformed 2 dropped, empty 1 dropped, mangled 1 kept 1000 in train" in shown
+    assert shown.startswith("out: en, de rows") and "cleaning changed 0 rows; no two rows share a sentence" in shown
+    told = run.err.splitlines()
+    assert all(line.startswith("fliplens: ") for line in told)
+    assert sum("left out 2 rows of" in line and "in line 12 of" in line for line in told) == 1
+    assert sum("found byte 0xe9 in line 1005" in line for line in told) == 1
+    # What runs counts what the table counts.
+    assert [line for line in told if line.startswith("fliplens: read: ")][-1].startswith("fliplens: read: 1004 rows")
+
+
+def test_names_of_splits_are_free_but_for_those_that_mean_ours(tmp_path: Path) -> None:
+    text = write_text(tmp_path / "a.txt", [f"sentence {number}" for number in range(100)])
+    config = PrepareConfig(kind="text", sources=(str(text),), split={"training": 0.5, "valid": 0.2, "held_out": 0.3})
+    done = prepare(config, tmp_path / "out")
+    assert dict(done.splits) == {"train": 50, "dev": 20, "held_out": 30}
+    assert (tmp_path / "out" / "held_out.und.txt").is_file() and not (tmp_path / "out" / "study.yaml").exists()
+    other = write_text(tmp_path / "b.txt", ["something else"])
+    named = PrepareConfig(kind="text", sources=(f"training={text}", f"validation={other}"))
+    assert dict(prepare(named, tmp_path / "named").splits) == {"train": 100, "dev": 1}
+
+
 @pytest.mark.parametrize(
     ("argv", "fragments"),
     [
         (["text", "absent.txt"], ["found none: check the path"]),
         (["parallel", "uneven.en", "uneven.de"], ["found 3 lines in uneven.en and 2 lines in uneven.de"]),
-        (["text", "latin.txt"], ["found byte 0xe9 in line 2"]),
         (["text", "cut.gz"], ["expected a whole gzip file"]),
         (["text", "blank.txt"], ["expected rows that are fit to keep, found none (3 rows read", "3 empty"]),
-        (["text", "one.txt"], ["expected rows for dev, found none (1 rows read)"]),
+        (["text", "one.txt"], ["expected rows for dev, found none (1 row read)"]),
         (["text", "good.txt", "--encoder", "nothing"], ["expected an encoder"]),
         (["text", "good.txt", "--split", "train=a"], ["expected --split train=0.9"]),
         (["text", "good.txt", "--split", "train=0.5"], ["add up to 1"]),
         (["text", "good.txt", "--min-words", "0"], ["1 <= min_words"]),
         (["text", "good.txt", "--limit", "0"], ["limit of 1 row or more"]),
+        (["text", "good.txt", "--split", "a b=0.5,test=0.5"], ["a split's name of small letters", "found 'a b'"]),
+        (["text", "good.txt", "--split", "dev=0.5,valid=0.5"], ["each split once, found dev, valid, of which two"]),
+        (["text", "good.txt", "--split", "dev=0.5,dev=0.5"], ["each split once in --split"]),
+        (["text", "Train=good.txt"], ["a split's name of small letters", "found 'Train'"]),
         (["text", "good.txt", "--min-similarity", "0.5"], ["expected an encoder"]),
+        (["text", "good.txt", "--min-similarity", "2", "-e", "minilm"], ["expected a cosine, -1 to 1, as min_sim"]),
         (["text", "good.txt", "--min-seconds", "0"], ["<= min_seconds"]),
         (["table", "good.txt", "--columns", "text"], ["expected a file that ends in .csv"]),
+        (["table", "semi.csv", "--columns", "en"], ["columns between commas in semi.csv, found ';' between them"]),
         (["table", "t.csv", "--columns", "fr"], ["expected a column fr in t.csv, found en, de"]),
         (["table", "t.csv", "--columns", "en=en,de"], ["expected --columns en=COLUMN,de=COLUMN"]),
         (["common-voice", "."], ["expected a language's folder of Common Voice"]),
@@ -522,9 +575,9 @@ def test_bad_input_is_one_line(
     write_text(tmp_path / "one.txt", ["one"])
     write_text(tmp_path / "uneven.en", ["a", "b", "c"])
     write_text(tmp_path / "uneven.de", ["a", "b"])
-    (tmp_path / "latin.txt").write_bytes(b"fine\ncaf\xe9\n")
     (tmp_path / "cut.gz").write_bytes(gzip.compress(b"line\n" * 999)[:-9])
     (tmp_path / "t.csv").write_text("en,de\na,b\n")
+    (tmp_path / "semi.csv").write_text("en;de\na;b\n")
     run = call("corpus", "prepare", *argv, "-o", "out", "--quiet")
     assert run.status in (1, 2), run
     assert_one_line(run, run.status, *fragments)

@@ -6,6 +6,7 @@ import csv
 import gzip
 import json
 import tracemalloc
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,11 +15,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fliplens.corpora.counting import Counts
+from fliplens.corpora.counting import BadRows, Counts
 from fliplens.corpora.rows import Row, stream_lines
 from fliplens.corpora.sources import KINDS, Wanted, open_source
-from fliplens.corpora.tables import column_names, text_rows
-from fliplens.errors import InputError
+from fliplens.corpora.tables import text_rows
+from fliplens.errors import FliplensWarning, InputError
 from fliplens.files import read_lines
 
 
@@ -76,8 +77,12 @@ def test_bad_encoding_is_told_with_its_line(tmp_path: Path, before: int) -> None
     for name in ("a.txt", "a.txt.gz"):
         data = b"good line\n" * before + b"caf\xe9 bad\nmore\n"
         (tmp_path / name).write_bytes(gzip.compress(data) if name.endswith("gz") else data)
-        with pytest.raises(InputError, match=rf"found byte 0xe9 in line {before + 1}: convert"):
-            list(stream_lines(tmp_path / name))
+        with pytest.warns(FliplensWarning, match=rf"found byte 0xe9 in line {before + 1}: such rows") as caught:
+            found = list(stream_lines(tmp_path / name))
+        assert found == ["good line"] * before + ["caf\ufffd bad", "more"] and len(caught) == 1
+    # As a character of the file it is no byte that could not be read.
+    (tmp_path / "b.txt").write_text("a \ufffd\n", encoding="utf-8")
+    assert list(stream_lines(tmp_path / "b.txt")) == ["a \ufffd"]
 
 
 def test_files_that_are_none_are_told(tmp_path: Path) -> None:
@@ -216,10 +221,20 @@ def test_tatoeba_in_its_four_layouts(tmp_path: Path) -> None:
 def test_lines_without_enough_columns_are_counted(tmp_path: Path) -> None:
     path = write(tmp_path / "eng-deu.tsv", "Go.\tGeh.", "no tab", "Hi.\tHallo.", "")
     counts = Counts()
-    assert len(rows("tatoeba", path, counts=counts)) == 2
+    with pytest.warns(
+        FliplensWarning, match=r"left out 2 rows of .* expected 2 columns, .* in line 2 of .*, found 1"
+    ):
+        assert len(rows("tatoeba", path, counts=counts)) == 2
     assert (counts.read, counts.malformed, counts.kept) == (4, 2, 2)
-    with pytest.raises(InputError, match="in line 1 of .* found no tab"):
+    # The first line may be the bad one.
+    late = write(tmp_path / "eng-ita.tsv", "no tab", "1\tGo.\t2\tVai.")
+    with pytest.warns(FliplensWarning, match="left out 1 row of"):
+        assert texts(rows("tatoeba", late)) == [("Go.", "Vai.")]
+    with pytest.raises(InputError, match="2 columns, separated by tabs, in line 1 of .* found 1, and no other row"):
         rows("tatoeba", write(tmp_path / "eng-fra.tsv", "no tab"))
+    (tmp_path / "eng-spa.tsv").touch()
+    with pytest.raises(InputError, match="a pair of sentences a line in .*, found an empty file"):
+        rows("tatoeba", tmp_path / "eng-spa.tsv")
     with pytest.raises(InputError, match="expected 4 columns, separated by tabs"):
         rows("tatoeba", path, columns=("2", "4"))
     with pytest.raises(InputError, match="two numbers of columns, from 1"):
@@ -269,7 +284,6 @@ def table(path: Path) -> Path:
 def test_columns_of_every_kind_of_table(tmp_path: Path, name: str) -> None:
     path = table(tmp_path / name)
     assert list(text_rows(path, ["de", "en"])) == [(de, en) for en, de in CELLS]
-    assert column_names(path)[:3] == ["id", "en", "de"]
     if "sv" not in name:
         assert list(text_rows(path, ["both.en", "de"])) == CELLS
         with pytest.raises(InputError, match=r"expected a column both\.fr in"):
@@ -286,11 +300,13 @@ def test_columns_of_every_kind_of_table(tmp_path: Path, name: str) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("a.csv", 'en,de\n"open,b\n', "in line 3|in line 2"),
-        ("a.csv", "en,de\na,b,c\n", r"expected 2 columns \(en, de\) in line 2 .* found 3"),
+        ("a.csv", 'en,de\n"open,b\n', "in line 2 of .* quotation marks that are not closed"),
+        ("a.csv", 'en,"de\na,b\n', "expected names of columns in line 1 of .* quotation marks"),
+        ("a.csv", "en,de\na,b,c\n", r"expected 2 columns \(en, de\) in line 2 .* found 3, and no other row"),
+        ("a.csv", "en,de\n" + "a\n" * 3, "in line 2 .* found 1, and no row before or behind it"),
         ("a.csv", "", "found no columns"),
-        ("a.jsonl", '{"en": "a"}\nnone\n', "expected a JSON object in line 2"),
         ("a.jsonl", "[1]\n", "line 1 of .*, found list"),
+        ("a.jsonl", "none\n" * 2000, "expected a JSON object in line 1 of .*, found something else"),
         ("a.jsonl", '{"en": ["a"], "de": "b"}\n', "expected text in column en of line 1 .*, found list"),
         ("a.parquet", "none", "expected a Parquet file"),
         ("a.xlsx", "", "expected a file that ends in"),
@@ -300,6 +316,104 @@ def test_tables_that_are_none(tmp_path: Path, name: str, content: str, message: 
     (tmp_path / name).write_text(content)
     with pytest.raises(InputError, match=message):
         rows("table", tmp_path / name, languages=("en", "de"), columns=("en", "de"))
+
+
+GOOD = [(f"Line {number}.", f"Zeile {number}.") for number in range(4)]
+OPEN = '"Never closed, said he'
+
+
+@pytest.mark.parametrize(
+    ("name", "bad", "n", "message"),
+    [
+        ("a.csv", "only one", 1, r"expected 2 columns \(en, de\) in line 4 of .*, found 1"),
+        ("a.csv", "a,b,c", 1, "in line 4 of .*, found 3"),
+        ("a.csv", f'{OPEN}\n{OPEN}\n"He ""said"" so" and,went', 3, "in line 4 .* not closed or not doubled"),
+        ("a.csv", '"two\nlines",but,three cells', 2, "in line 4 .*, found 3"),
+        ("a.csv", "x" * 1000 + ",y", 1, "in line 4 .*, found a line of 1002 characters"),
+        ("a.csv", '"' + "x\n" * 600 + '",y', 601, "in line 4 .*more than 1000 characters"),
+        ("a.tsv", "only one", 1, r"expected 2 columns \(en, de\) in line 4 of .*, found 1"),
+        ("a.jsonl", '{"en": "a", ', 1, "expected a JSON object in line 3 of .*, found something else"),
+        ("a.jsonl", "[" * 100_000, 1, "expected a JSON object in line 3 of .*, found something else"),
+        ("a.jsonl", '[1]\n"x"\nnull\n3', 4, "expected a JSON object in line 3 of .*, found list"),
+        ("a.jsonl", '{"en": ["a"], "de": "b"}', 1, "expected text in column en of line 3 of .*, found list"),
+    ],
+)
+def test_rows_that_are_laid_out_otherwise_are_counted_and_the_first_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, bad: str, n: int, message: str
+) -> None:
+    monkeypatch.setattr("fliplens.corpora.tables.LARGEST_CELL", 1000)
+    before = csv.field_size_limit()
+    between = "\t" if name.endswith(".tsv") else ","
+    if name.endswith("sv"):
+        lines = [f"en{between}de", *(between.join(cells) for cells in GOOD)]
+        lines.insert(3, bad)
+    else:
+        lines = [json.dumps(dict(zip(("en", "de"), cells, strict=True))) for cells in GOOD]
+        lines.insert(2, bad)
+    counts = Counts()
+    with pytest.warns(FliplensWarning, match=message) as caught:
+        found = rows(
+            "table", write(tmp_path / name, *lines), languages=("en", "de"), columns=("en", "de"), counts=counts
+        )
+    assert texts(found) == GOOD and len(caught) == 1 and csv.field_size_limit() == before
+    assert (counts.read, counts.malformed) == (len(GOOD) + n, n)
+    assert f"left out {'1 row' if n == 1 else f'{n} rows'} of" in str(caught[0].message)
+
+
+def test_marks_that_quote_nothing_are_a_tabbed_texts_own(tmp_path: Path) -> None:
+    lines = ["en\tde", '"No," said he.\t„Nein“, sagte er.', '"Why?\t"Warum?', "A\x00b.\tC.", '"All of it."\t"Alles."']
+    found = rows("table", write(tmp_path / "a.tsv", *lines), languages=("en", "de"), columns=("en", "de"))
+    assert texts(found) == [
+        ('"No," said he.', "„Nein“, sagte er."),
+        ('"Why?', '"Warum?'),
+        ("A\x00b.", "C."),
+        ("All of it.", "Alles."),
+    ]
+
+
+CELL = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\n\r"), max_size=6)
+
+
+@given(st.lists(st.tuples(CELL | st.sampled_from(['"', 'a"b', '""', ",", "\t"]), CELL), min_size=1, max_size=8))
+def test_whatever_is_written_as_csv_is_read_back(
+    tmp_path_factory: pytest.TempPathFactory, cells: list[tuple[str, str]]
+) -> None:
+    for name in ("a.csv", "a.tsv"):
+        path = tmp_path_factory.mktemp("csv") / name
+        with path.open("w", newline="", encoding="utf-8") as stream:
+            writer = csv.writer(stream, delimiter="," if name == "a.csv" else "\t", lineterminator="\n")
+            writer.writerows([("en", "de"), *cells])
+        assert list(text_rows(path, ["en", "de"])) == cells
+
+
+@given(st.lists(st.sampled_from(["a,b", "a", "a,b,c", '"a",b', '"a', '"a"b,c', "", '"a""b",c']), max_size=12))
+def test_no_line_of_csv_is_lost_or_counted_twice(tmp_path_factory: pytest.TempPathFactory, lines: list[str]) -> None:
+    path = write(tmp_path_factory.mktemp("csv") / "a.csv", "en,de", "good,gut", *lines)
+    counts = Counts()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        found = list(text_rows(path, ["en", "de"], counts))
+    # No cell of these spans lines (a mark that opens one is never closed in front of a comma): each is a row.
+    alone = {"a,b": ("a", "b"), '"a",b': ("a", "b"), '"a""b",c': ('a"b', "c")}
+    assert found == [("good", "gut"), *(alone[line] for line in lines if line in alone)]
+    assert counts.read == 1 + sum(map(bool, lines)) and counts.kept == len(found)
+
+
+def test_a_file_whose_start_is_all_bad_is_not_read_to_its_end() -> None:
+    counts = Counts(read=5)
+    bad = BadRows("f", counts)
+    with pytest.raises(InputError, match="^the first, and no row before or behind it"):
+        for number in range(2000):
+            counts.read += 1
+            bad.add("the first" if not number else "another")
+    assert counts.malformed == 1000
+    later = BadRows("f", counts)
+    counts.read += 1  # a good one
+    with pytest.warns(FliplensWarning, match="left out 2000 rows of f as malformed, the first: it"):
+        for _ in range(2000):
+            counts.read += 1
+            later.add("it")
+        later.end()
 
 
 def test_tables_need_columns_and_languages(tmp_path: Path) -> None:
@@ -334,8 +448,11 @@ def test_data_sets_saved_to_disk(tmp_path: Path) -> None:
         rows("hf", tmp_path / "one", columns=("text",))
     with pytest.raises(InputError, match=r"expected a column translation\.fr"):
         rows("hf", tmp_path / "one", columns=("translation.fr",))
-    with pytest.raises(InputError, match="expected text in column id of row 0"):
+    with pytest.raises(InputError, match="expected text in column id of row 0 of .*, found int"):
         rows("hf", tmp_path / "one", columns=("id",))
+    mixed = datasets.Dataset.from_dict({"t": [{"en": "a"}, None, {"en": None}, {"en": "b"}]})
+    mixed.save_to_disk(tmp_path / "mixed")
+    assert texts(rows("hf", tmp_path / "mixed", columns=("t.en",))) == [("a",), ("",), ("",), ("b",)]
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match="expected a data set saved to disk"):
         rows("hf", tmp_path / "empty", columns=("a",))
@@ -384,10 +501,17 @@ def test_votes_quotes_and_lines_that_are_cut(tmp_path: Path) -> None:
     with (folder / "validated.tsv").open("a", encoding="utf-8") as stream:
         stream.write("c\te.mp3\n\n")
     counts = Counts()
-    found = rows("common-voice", folder, min_up_votes=2, max_down_votes=1, counts=counts)
+    with pytest.warns(
+        FliplensWarning, match="left out 1 row of .* expected 6 columns or more in line 6 of .*, found 2"
+    ):
+        found = rows("common-voice", folder, min_up_votes=2, max_down_votes=1, counts=counts)
     assert texts(found) == [('He said "no" twice.',), ('"All of it is quoted."',)]
     assert counts.to_json() == {"read": 5, "changed": 0, "kept": 2, "dropped": {"malformed": 1, "few_votes": 2}}
-    assert len(rows("common-voice", folder)) == 4
+    with pytest.warns(FliplensWarning, match="left out 1 row"):
+        assert len(rows("common-voice", folder)) == 4
+    voice(folder, "validated", ("a.mp3", "One here.", 2, 0), ("b.mp3", "Two here.", "many", 0))  # type: ignore[arg-type]
+    with pytest.warns(FliplensWarning, match="expected numbers of votes in line 3 of"):
+        assert texts(rows("common-voice", folder, min_up_votes=2)) == [("One here.",)]
 
 
 def test_common_voice_that_is_none(tmp_path: Path) -> None:
@@ -406,8 +530,11 @@ def test_common_voice_that_is_none(tmp_path: Path) -> None:
         rows("common-voice", folder, min_up_votes=1)
     voice(folder, "train", ("a.mp3", "One.", 2, 0))
     write(folder / "clip_durations.tsv", "clip\tduration[ms]", "a.mp3\tlong")
-    with pytest.raises(InputError, match="milliseconds in line 2"):
+    with pytest.raises(InputError, match="milliseconds a line in .*, found no such line"):
         rows("common-voice", folder)
+    write(folder / "clip_durations.tsv", "clip\tduration[ms]", "a.mp3\tlong", "b.mp3\t2000", "c.mp3")
+    with pytest.warns(FliplensWarning, match="milliseconds in line 2 of .* and in 1 more: the clips' headers"):
+        assert [row.seconds for row in rows("common-voice", folder)] == [None]
     voice(tmp_path / "cv" / "de", "train", ("a.mp3", "Eins.", 2, 0))
     with pytest.raises(InputError, match="clips of one language, found en, de"):
         rows("common-voice", folder, tmp_path / "cv" / "de")
@@ -417,7 +544,7 @@ def test_common_voice_that_is_none(tmp_path: Path) -> None:
 
 
 def test_kinds_are_those_of_the_command_line() -> None:
-    from fliplens.cli.parser import KINDS as NAMED
+    from fliplens.cli.data_flags import KINDS as NAMED
 
     assert tuple(KINDS) == NAMED
     with pytest.raises(InputError, match="expected a kind of source out of common-voice"):

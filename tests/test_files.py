@@ -17,6 +17,7 @@ from fliplens.files import (
     atomic_file,
     atomic_folder,
     check_free,
+    check_free_file,
     is_empty,
     read_json,
     read_lines,
@@ -144,3 +145,18 @@ def test_packed_lines_are_unpacked(tmp_path: Path) -> None:
         (tmp_path / "bad.gz").write_bytes(bad)
         with pytest.raises(InputError, match="whole gzip file"):
             read_lines(tmp_path / "bad.gz")
+
+
+def test_a_place_for_a_file_is_free_of_a_known_kind_or_ours_to_replace(tmp_path: Path) -> None:
+    (tmp_path / "there.jsonl").write_text("kept")
+    (tmp_path / "folder.jsonl").mkdir()
+    assert check_free_file(tmp_path / "new.jsonl", (".jsonl",)) == tmp_path / "new.jsonl"
+    assert check_free_file(str(tmp_path / "there.jsonl"), (".jsonl",), overwrite=True) == tmp_path / "there.jsonl"
+    for name, overwrite, message in (
+        ("new.txt", True, r"ends in \.jsonl or \.parquet, found .*new\.txt: rename it"),
+        ("folder.jsonl", True, "found a folder: name another place"),
+        ("there.jsonl", False, "found one: name another place, or pass --overwrite"),
+    ):
+        with pytest.raises(InputError, match=message):
+            check_free_file(tmp_path / name, (".jsonl", ".parquet"), overwrite=overwrite)
+    assert (tmp_path / "there.jsonl").read_text() == "kept"

@@ -15,12 +15,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy.optimize import linprog, nnls
-from scipy.sparse import csr_matrix
 
 from fliplens import lasso
 from fliplens.embeddings import open_embeddings
 from fliplens.errors import EmbeddingSpaceError, InputError
-from fliplens.splice import Dictionary, centred, decompose, decompose_blocks, mean_of, reconstruct
+from fliplens.splice import Dictionary, centred, decompose, decompose_blocks, mean_of
 
 F64 = NDArray[np.float64]
 F32 = NDArray[np.float32]
@@ -401,9 +400,6 @@ def test_centring_is_that_of_the_paper() -> None:
     assert np.allclose(centred(Y, mean), targets, atol=1e-6)
     plain, centring = decompose(targets, D, 0.02), decompose(Y, D, 0.02, mean=mean)
     assert np.allclose(plain.weights.toarray(), centring.weights.toarray(), atol=1e-5)
-    rebuilt = plain.weights.toarray().astype(np.float64) @ D.rows
-    assert np.allclose(reconstruct(plain.weights, D), rebuilt, atol=1e-6)
-    assert np.allclose(reconstruct(plain.weights, D, mean=mean), unit(unit(rebuilt) + mean), atol=1e-6)
 
 
 def test_vectors_that_are_zero_or_the_mean_have_zero_rows() -> None:
@@ -463,8 +459,6 @@ def test_vectors_and_dictionaries_that_cannot_be_are_refused() -> None:
         InputError, match=r"expected rows of length 1 or 0 in the dictionary, found length 2 in row 0"
     ):
         Dictionary(2 * np.eye(4))
-    with pytest.raises(InputError, match="expected weights of 4 concepts, found 5"):
-        reconstruct(csr_matrix(np.zeros((1, 5), dtype=np.float32)), D)
 
 
 def test_results_are_frozen() -> None:

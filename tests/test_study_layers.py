@@ -82,3 +82,14 @@ def test_vectors_of_a_file_are_of_no_layer(tmp_path: Path) -> None:
         InputError, match=r"no embeddings in a study of layers.*'test.npy' \(corpora.spoken.test.text"
     ):
         run_study("layers", files.path, tmp_path / "out")
+
+
+def test_a_layer_that_the_model_lacks_is_refused_where_it_stands_without_a_warning(tmp_path: Path) -> None:
+    model = build_bert(tmp_path / "bert")
+    files = written(tmp_path / "data", encoders=[f"hf:{model}"], layers=[0, 7])
+    files.save()
+    line = 1 + (tmp_path / "data" / "study.yaml").read_text().splitlines().index("layers:")
+    # Warnings are errors in tests: there is none before it.
+    with pytest.raises(InputError, match=rf"expected layer=.* found 7 \(layers, .*study\.yaml line {line}\)"):
+        run_study("layers", files.path, tmp_path / "out")
+    assert not (tmp_path / "out").exists()

@@ -399,7 +399,7 @@ def test_answers_that_are_no_names_are_refused(tmp_path: Path) -> None:
         ([], "names.jsonl", "expected texts to tag in texts, found none"),
         (["ok", 3], "names.jsonl", "found int as number 2"),
         (["\ud800"], "names.jsonl", "lone surrogate"),
-        ("Ann", "names.jsonl", "found one text"),
+        ("Ann", "names.jsonl", "found one str"),
         (["Ann"], "names.json", "ends in .jsonl"),
         (["Ann"], "folder.jsonl", "found a folder"),
     ],
@@ -451,7 +451,7 @@ def test_the_command_writes_names_and_tells_how_many(text_file: Path, tmp_path: 
     ("argv", "status", "message"),
     [
         (["--by", "gazetteer:none.txt"], 2, "expected a text file at none.txt"),
-        (["--by", "words"], 2, "expected a tagger of"),
+        (["--by", "words"], 2, "found 'words': name one of these"),
         (["--by", f"gazetteer:{PLACES}", "--labels", "PER"], 2, "transformers alone"),
         (["--by", f"gazetteer:{PLACES}", "--batch-size", "0"], 2, "alone"),
         (["--by", f"gazetteer:{PLACES}", "-o", "names.txt"], 2, "ends in .jsonl"),

@@ -21,6 +21,7 @@ from typing import TextIO
 from fliplens.cli.signals import Terminated
 from fliplens.devices import set_threads
 from fliplens.errors import FliplensError
+from fliplens.progress import say
 
 __all__ = ["main"]
 
@@ -93,4 +94,4 @@ def _show_warning(
 ) -> None:
     # All processes read the same data; one of them is enough to warn about it.
     if _rank() == "0":
-        sys.stderr.write(f"fliplens: warning: {' '.join(str(message).split())}\n")
+        say(f"warning: {' '.join(str(message).split())}")

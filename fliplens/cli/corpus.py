@@ -7,8 +7,9 @@ import argparse
 from fliplens.cli.output import print_json, print_table, print_text
 from fliplens.corpora.cleaning import Cleaning
 from fliplens.corpora.clips import ClipBounds
-from fliplens.corpora.preparation import PrepareConfig, Prepared, prepare
+from fliplens.corpora.preparation import PrepareConfig, PreparedCorpus, prepare
 from fliplens.errors import InputError
+from fliplens.wording import counted
 
 __all__ = ["run"]
 
@@ -56,7 +57,7 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _show(done: Prepared) -> None:
+def _show(done: PreparedCorpus) -> None:
     counts = done.counts
     print_table(
         f"{done.name}: {', '.join(done.languages)}{', spoken' if done.spoken else ''}",
@@ -69,8 +70,14 @@ def _show(done: Prepared) -> None:
         ],
     )
     print_text(
-        f"{counts.changed} rows were cleaned; {done.n_groups} groups share no sentence, the largest has "
-        f"{done.largest_group} rows\nEverything is in {done.folder}"
+        f"cleaning changed {counted(counts.changed, 'row')}; "
+        + (
+            f"{counted(done.n_groups, 'group')} of rows that share no sentence with others, the largest of "
+            f"{counted(done.largest_group, 'row')}"
+            if done.largest_group > 1
+            else "no two rows share a sentence"
+        )
+        + f"\nEverything is in {done.folder}"
     )
 
 
@@ -93,6 +100,8 @@ def _shares(text: str | None) -> dict[str, float] | None:
     found: dict[str, float] = {}
     for one in text.split(","):
         name, _, value = one.partition("=")
+        if name.strip() in found:
+            raise InputError(f"expected each split once in --split, found {text!r}")
         try:
             found[name.strip()] = float(value)
         except ValueError as error:

@@ -15,6 +15,7 @@ from fliplens.encoders import load_encoder, text_spec
 from fliplens.errors import InputError, InterruptedRunError
 from fliplens.extractor import Extractor
 from fliplens.reading_files import Written, check_output, write_top_words
+from fliplens.wording import counted
 
 __all__ = ["run"]
 
@@ -115,8 +116,8 @@ def _tell(args: argparse.Namespace, written: Written) -> int:
     if args.json:
         print_json({"output": args.output, "rows": written.rows, "rows_dropped_not_finite": written.dropped})
     else:
-        dropped = f", {written.dropped} left out that were not finite" if written.dropped else ""
-        print_text(f"words of {written.rows} vectors in {args.output}{dropped}")
+        dropped = f", {written.dropped} not finite and left out" if written.dropped else ""
+        print_text(f"words of {counted(written.rows, 'vector')} in {args.output}{dropped}")
     return 0
 
 
@@ -144,7 +145,11 @@ def _encoded(args: argparse.Namespace, lens: Extractor) -> tuple[list[str], Embe
     if encoder is None or encoder.modality != wanted:
         raise InputError(f"expected an encoder of {wanted}, found {spec}: name one of the same space with --encoder")
     if encoder.dim != lens.dim:
-        raise InputError(f"expected an encoder of {lens.dim} dimensions for this lens, found {encoder.dim} ({spec})")
+        known = f"{lens.encoder}, which the lens records, or one" if args.encoder and lens.encoder else "one"
+        raise InputError(
+            f"expected an encoder of {lens.dim} dimensions for this lens, found {spec} of {encoder.dim}: "
+            f"name {known} of the same space with --encoder"
+        )
     vectors = encoder.encode(inputs, show_progress=not args.quiet and len(inputs) > 256)
     made = Manifest(
         encoder=encoder.spec,

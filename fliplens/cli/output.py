@@ -7,6 +7,8 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from fliplens.wording import counted
+
 if TYPE_CHECKING:
     from fliplens.comparison import Comparison
     from fliplens.evaluation import AtPriors, EvaluationResult
@@ -44,14 +46,17 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(title=Text(title), title_justify="left", box=SIMPLE_HEAD, pad_edge=False, show_header=any(columns))
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, show_header=any(columns))
     for number, column in enumerate(columns):
         table.add_column(Text(column), justify="left" if number < left else "right", overflow="fold")
     for row in rows:
         table.add_row(*(Text(cell) for cell in row))
     # A pipe or a log has no width of its own.
     width = None if sys.stdout.isatty() else 100
-    Console(file=sys.stdout, highlight=False, width=width).print(table)
+    console = Console(file=sys.stdout, highlight=False, width=width)
+    # Not as the table's own, which is broken to the table's width, however narrow that is.
+    console.print(Text(title, style="italic"))
+    console.print(table)
 
 
 def percent(at: AtPriors, name: str) -> str:
@@ -98,7 +103,7 @@ def print_comparisons(title: str, comparisons: Mapping[str, Comparison], *, prio
     print_text("mean ± standard error [bootstrap 95%], per cent; the difference is paired, sentence by sentence")
     for view, comparison in comparisons.items():
         text = (
-            f"{view}: {comparison.n_compared} sentences of which both know a word, "
+            f"{view}: {counted(comparison.n_compared, 'sentence')} of which both know a word, "
             f"{comparison.n_skipped} others left out"
         )
         if comparison.vocabularies_differ:
@@ -131,6 +136,7 @@ def print_evaluation(title: str, result: EvaluationResult) -> None:
                     rows.append([view_name, f"entity recall@{depth}, {kind}", *cells])
     print_table(title, ["view", "metric", *(headings[name] for name in names)], rows, left=2)
     print_text(
-        f"mean ± standard error [bootstrap 95%], per cent, perplexity apart; {result.n_evaluated} sentences, "
+        f"mean ± standard error [bootstrap 95%], per cent, perplexity apart; "
+        f"{counted(result.n_evaluated, 'sentence')}, "
         f"{result.n_skipped} without a known word left out; vocabulary {result.vocabulary_size}"
     )

@@ -9,6 +9,7 @@ from fliplens.cli.output import print_json, print_text
 from fliplens.tagging import load_tagger, tag_texts
 from fliplens.tagging.writing import check_output
 from fliplens.texts import read_texts
+from fliplens.wording import counted
 
 __all__ = ["run"]
 
@@ -39,11 +40,11 @@ def run(args: argparse.Namespace) -> int:
         print_json({"output": str(out), "tagger": tagger.spec, "revision": tagger.revision, **done.to_json()})
         return 0
     print_text(
-        f"{done.sentences} sentences, {done.sentences_with_names} with names, {done.names} names ({tagger.spec}) "
-        f"in {out}"
+        f"{counted(done.sentences, 'sentence')}, {done.sentences_with_names} with names, "
+        f"{counted(done.names, 'name')} ({tagger.spec}) in {out}"
     )
     if done.dropped:
-        print_text(f"{done.dropped} names that their sentence does not hold were left out")
+        print_text(f"left out {counted(done.dropped, 'name')} that the sentence does not hold")
     if done.declined:
-        print_text(f"{done.declined} sentences were declined by the tagger and list no names")
+        print_text(f"the tagger declined {counted(done.declined, 'sentence')}: no names are listed there")
     return 0

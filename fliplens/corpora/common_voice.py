@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import re
+import warnings
 from array import array
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from fliplens.corpora.counting import Counts
+from fliplens.corpora.counting import BadRows, Counts
 from fliplens.corpora.rows import Row, stream_lines
-from fliplens.errors import InputError
+from fliplens.errors import FliplensWarning, InputError
 
 __all__ = ["CommonVoice", "find_common_voice"]
 
@@ -43,7 +44,7 @@ class CommonVoice:
         return (*(path for _, path in self.lists), *sorted(path for path in durations if path.is_file()))
 
     def rows(self, counts: Counts) -> Iterator[Row]:
-        """Yield sentence, clip and, if the folder tells it, duration (see `Source.rows`)."""
+        """Yield sentence, clip and, if the folder tells it, duration (see `RowSource.rows`)."""
         durations: tuple[Path, _Durations] | None = None
         for split, path in self.lists:
             if durations is None or durations[0] != path.parent:
@@ -65,30 +66,35 @@ class CommonVoice:
         clip, sentence = (head.index(name) for name in NEEDED)
         up, down = (head.index(name) if name in votes else None for name in ("up_votes", "down_votes"))
         last = max(place for place in (clip, sentence, up, down) if place is not None)
-        clips = path.parent / "clips"
+        # Whole: the list that is written of them is read from elsewhere.
+        clips = path.parent.absolute() / "clips"
+        bad = BadRows(path, counts)
         for number, line in enumerate(lines, 2):
             if not line:
                 continue
             counts.read += 1
             cells = line.split("\t")
             if len(cells) <= last:
-                counts.malformed += 1
+                bad.add(f"expected {last + 1} columns or more in line {number} of {path}, found {len(cells)}")
                 continue
-            if not self._voted(cells, up, down, f"line {number} of {path}"):
+            try:
+                voted = self._voted(cells, up, down)
+            except (ValueError, OverflowError):
+                bad.add(f"expected numbers of votes in line {number} of {path}, found something else")
+                continue
+            if not voted:
                 counts.few_votes += 1
                 continue
             # The first releases name their clips without .mp3.
             name = cells[clip] if "." in cells[clip] else f"{cells[clip]}.mp3"
             yield Row((_unquoted(cells[sentence]),), split, str(clips / name), durations.of(name))
+        bad.end()
 
-    def _voted(self, cells: Sequence[str], up: int | None, down: int | None, place: str) -> bool:
+    def _voted(self, cells: Sequence[str], up: int | None, down: int | None) -> bool:
         for at, least, most in ((up, self.min_up_votes, None), (down, 0, self.max_down_votes)):
             if at is None or not (least or most is not None):
                 continue
-            try:
-                votes = int(float(cells[at] or 0))
-            except (ValueError, OverflowError) as error:
-                raise InputError(f"expected a number of votes in {place}, found {cells[at]!r}") from error
+            votes = int(float(cells[at] or 0))
             if votes < least or (most is not None and votes > most):
                 return False
         return True
@@ -157,15 +163,27 @@ class _Durations:
         if path.is_file():
             lines = stream_lines(path)
             next(lines, None)
+            bad = []
             for number, line in enumerate(lines, 2):
                 name, _, value = line.partition("\t")
                 try:
                     seconds.append(float(value) / 1000)
-                except ValueError as error:
-                    raise InputError(
-                        f"expected a clip, a tab and its milliseconds in line {number} of {path}, found {line[:60]!r}"
-                    ) from error
+                except ValueError:
+                    bad.append(number)
+                    continue
                 keys.append(_key(name))
+            if bad and not keys:
+                raise InputError(
+                    f"expected a clip, a tab and its milliseconds a line in {path}, found no such line: restore the "
+                    "file, or take it away, and the clips' headers tell"
+                )
+            if bad:
+                warnings.warn(
+                    f"expected a clip, a tab and its milliseconds in line {bad[0]} of {path}, found something else "
+                    f"there{f' and in {len(bad) - 1} more' if bad[1:] else ''}: the clips' headers tell instead",
+                    FliplensWarning,
+                    stacklevel=2,
+                )
             order = np.argsort(np.frombuffer(keys, np.uint64) if keys else np.zeros(0, np.uint64), kind="stable")
             keys = array("Q", np.frombuffer(keys, np.uint64)[order].tobytes()) if keys else keys
             seconds = array("f", np.frombuffer(seconds, np.float32)[order].tobytes()) if seconds else seconds

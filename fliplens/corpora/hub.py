@@ -8,15 +8,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fliplens.corpora.counting import Counts
-from fliplens.corpora.parallel import SPLIT_NAMES
+from fliplens.corpora.counting import BadRows, Counts
 from fliplens.corpora.rows import Row
-from fliplens.corpora.tables import inside, no_column, text_of
+from fliplens.corpora.splits import SPLIT_NAMES
+from fliplens.corpora.tables import inside, no_column, not_text, text_of
 from fliplens.errors import FliplensError, InputError, MissingExtraError, reason_of
 
 __all__ = ["HubDataset"]
 
 BATCH = 1000
+_WHOLE = "all"
+"""What a data set without splits is called."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,7 @@ class HubDataset:
         """Yield the rows of all splits.
 
         Raises:
-            InputError: no such folder or data set, no such column, a value that is no text.
+            InputError: no such folder or data set, no such column, none of its values is text.
             FliplensError: the Hub cannot be reached.
             MissingExtraError: `datasets` is not installed.
         """
@@ -52,7 +54,9 @@ class HubDataset:
         own = not self.resplit and len(parts) > 1 and all(named.values())
         try:
             for name, part in parts.items():
-                yield from self._part(part, named[name] if own else "", f"{self.name}, {name}", counts)
+                yield from self._part(
+                    part, named[name] if own else "", self.name if name == _WHOLE else f"{self.name}, {name}", counts
+                )
         except OSError as error:
             raise FliplensError(
                 f"expected the data set {self.name}, could not read it ({reason_of(error)})"
@@ -66,19 +70,27 @@ class HubDataset:
             raise no_column(missing, there, place)
         names = [column.removeprefix(top).split(".")[1:] for column, top in zip(self.columns, tops, strict=True)]
         part = part.select_columns(list(dict.fromkeys(tops)))
+        bad, number = BadRows(place, counts), 0
+        seen = [False] * len(names)
         for batch in part.iter(batch_size=BATCH):
-            sides = []
-            for column, top, parts in zip(self.columns, tops, names, strict=True):
-                texts = []
-                for number, value in enumerate(batch[top], counts.read):
-                    value, found = inside(value, parts)
-                    if not found:
-                        raise no_column([column], there, place)
-                    texts.append(text_of(value, column, f"row {number} of {place}"))
-                sides.append(texts)
-            for row in zip(*sides, strict=True):
+            for values in zip(*(batch[top] for top in tops), strict=True):
                 counts.read += 1
-                yield Row(row, split)
+                texts = []
+                for side, (value, parts) in enumerate(zip(values, names, strict=True)):
+                    value, found = inside(value, parts)
+                    seen[side] = seen[side] or found
+                    text = text_of(value)
+                    if text is None:
+                        bad.add(not_text(value, self.columns[side], f"row {number} of {place}"))
+                        break
+                    texts.append(text)
+                else:
+                    yield Row(tuple(texts), split)
+                number += 1
+        bad.end()
+        missing = [column for column, found in zip(self.columns, seen, strict=True) if not found]
+        if missing and number:
+            raise no_column(missing, there, place)
 
     def _load(self) -> Mapping[str, Any]:
         """Return the splits of the data set, unread."""
@@ -98,16 +110,23 @@ class HubDataset:
                 name, _, revision = self.name.partition("@")
                 name, _, config = name.partition(":")
                 found = datasets.load_dataset(name, config or None, revision=revision or None, streaming=True)
-        except (FileNotFoundError, ValueError) as error:
+        except (OSError, ValueError) as error:
+            if Path(self.name).is_dir() and not isinstance(error, FileNotFoundError):
+                raise InputError(
+                    f"expected a data set saved to disk at {self.name}, could not read it ({reason_of(error)}): save "
+                    "it again"
+                ) from error
+            if isinstance(error, OSError) and not isinstance(error, FileNotFoundError):
+                # What `requests`, `httpx` and the offline mode raise is one.
+                raise FliplensError(
+                    f"expected the data set {self.name}, could not get it ({reason_of(error)}): check the name and "
+                    "the connection"
+                ) from error
             raise InputError(
                 f"expected a data set saved to disk, or OWNER/NAME of the Hub, at {self.name}, found none "
                 f"({reason_of(error)})"
             ) from error
-        except OSError as error:  # what `requests`, `httpx` and the offline mode raise is one
-            raise FliplensError(
-                f"expected the data set {self.name}, could not get it ({reason_of(error)})"
-            ) from error
         finally:
             for logger, level in zip(loggers, levels, strict=True):
                 logger.setLevel(level)
-        return found if isinstance(found, dict) else {"all": found}
+        return found if isinstance(found, dict) else {_WHOLE: found}

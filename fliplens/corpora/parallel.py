@@ -12,24 +12,12 @@ from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
 
-from fliplens.corpora.counting import Counts
+from fliplens.corpora.counting import BadRows, Counts
 from fliplens.corpora.rows import Row, stream_lines
+from fliplens.corpora.splits import SPLIT_NAMES, named_split
 from fliplens.errors import InputError
 
-__all__ = ["SPLIT_NAMES", "LineFiles", "PairFiles", "find_line_files", "named_split"]
-
-SPLIT_NAMES = {
-    "train": "train",
-    "training": "train",
-    "dev": "dev",
-    "val": "dev",
-    "valid": "dev",
-    "validation": "dev",
-    "test": "test",
-    "testing": "test",
-    "devtest": "test",
-}
-"""What corpora call their splits → what we do."""
+__all__ = ["LineFiles", "PairFiles", "find_line_files"]
 
 _LANGUAGE = re.compile(r"[a-z]{2,3}([_-][A-Za-z]{2,4})?")
 _PAIR = re.compile(r"(?:^|[._-])([a-z]{2,3})-([a-z]{2,3})$")
@@ -50,7 +38,7 @@ class LineFiles:
         return tuple(path for _, paths in self.groups for path in paths)
 
     def rows(self, counts: Counts) -> Iterator[Row]:
-        """Yield the rows of all groups (see `Source.rows`).
+        """Yield the rows of all groups (see `RowSource.rows`).
 
         Raises:
             InputError: parallel files of different length, both of which are told.
@@ -98,38 +86,26 @@ class PairFiles:
         return tuple(path for _, path in self.groups)
 
     def rows(self, counts: Counts) -> Iterator[Row]:
-        """Yield the pairs of all files; lines of too few columns are counted as malformed."""
+        """Yield the pairs of all files; lines of too few columns are counted as malformed (see `RowSource.rows`)."""
         for split, path in self.groups:
             columns = self.columns
-            before = counts.read
+            bad, number = BadRows(path, counts), 0
             for number, line in enumerate(stream_lines(path), 1):
                 counts.read += 1
                 cells = line.split("\t")
-                if columns is None:
-                    if len(cells) < 2:
-                        raise InputError(
-                            f"expected a sentence, a tab and its translation in line {number} of {path}, found no tab"
-                        )
+                if columns is None and len(cells) > 1:
                     columns = (1, 3) if len(cells) > 3 and cells[0].isdecimal() and cells[2].isdecimal() else (0, 1)
-                if len(cells) <= max(columns):
-                    counts.malformed += 1
+                if columns is None or len(cells) <= max(columns):
+                    needed = max(columns or (1,)) + 1
+                    bad.add(
+                        f"expected {needed} columns, separated by tabs, in line {number} of {path}, "
+                        f"found {len(cells)}"
+                    )
                     continue
                 yield Row((cells[columns[0]], cells[columns[1]]), split)
-            if counts.read - before == counts.malformed:
-                raise InputError(
-                    f"expected {max(columns or (1,)) + 1} columns, separated by tabs, in {path}, found no such line"
-                )
-
-
-def named_split(source: str) -> tuple[str, str]:
-    """Return split and path of a source given as `SPLIT=PATH`; "" and the path where no split is named.
-
-    A split is a word; a path that exists under the whole name is that path.
-    """
-    name, equals, rest = source.partition("=")
-    if equals and re.fullmatch(r"[a-z][a-z0-9]*", name) and not Path(source).exists():
-        return SPLIT_NAMES.get(name, name), rest
-    return "", source
+            if not number:
+                raise InputError(f"expected a pair of sentences a line in {path}, found an empty file")
+            bad.end()
 
 
 def find_line_files(sources: Sequence[str], languages: Sequence[str] | None) -> LineFiles:

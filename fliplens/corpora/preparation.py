@@ -7,171 +7,39 @@ when the same call is made again, with the encoding, which takes longest, from i
 
 from __future__ import annotations
 
-import contextlib
-import dataclasses
-import json
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from fliplens.corpora.cleaning import Cleaning, clean_rows
-from fliplens.corpora.clips import AUDIO, ClipBounds, checked_rows, converted_name, decoded
+from fliplens.corpora.cleaning import clean_rows
+from fliplens.corpora.clips import checked_rows, converted_name, decoded
 from fliplens.corpora.counting import Counts
-from fliplens.corpora.grouping import DUPLICATES, targets
+from fliplens.corpora.folder import FORMAT_VERSION, PreparedCorpus, claim, described_files
 from fliplens.corpora.layout import (
     AUDIO_FOLDER,
-    MARKER,
     REPORT,
     SPOOL,
     UNFILTERED,
     View,
     datasets_yaml,
-    folder_of,
     study_yaml,
     write_yaml,
 )
-from fliplens.corpora.rows import Source
+from fliplens.corpora.rows import Row, RowSource
+from fliplens.corpora.settings import PrepareConfig
 from fliplens.corpora.sources import Wanted, open_source
+from fliplens.corpora.splits import DEFAULT_SPLIT
 from fliplens.corpora.spool import Spool
-from fliplens.corpora.vectors import EncoderSet, encode_views, encoder_sets, write_alike
-from fliplens.embeddings import FLOAT_TYPES
+from fliplens.corpora.vectors import EncoderSet, encode_views, encoder_sets, pairs_of, write_alike
 from fliplens.encoders import Encoder, load_encoder
 from fliplens.errors import InputError
-from fliplens.files import check_free, is_empty, read_json, sha256_of_file, write_json
-from fliplens.progress import track
+from fliplens.files import write_json
+from fliplens.progress import Progress, track
+from fliplens.wording import counted
 
-__all__ = ["DEFAULT_SPLIT", "PrepareConfig", "Prepared", "prepare"]
-
-FORMAT_VERSION = 1
-DEFAULT_SPLIT: Mapping[str, float] = {"train": 0.9, "dev": 0.05, "test": 0.05}
-"""Of sources that have no splits of their own."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class PrepareConfig:
-    """What to read, what of it to keep, and what to make of it."""
-
-    kind: str
-    """One of `fliplens.corpora.sources.KINDS`."""
-    sources: tuple[str, ...] = ()
-    """Files, stems, folders or ids, as the kind has it."""
-    languages: tuple[str, ...] | None = None
-    """None: those that the files tell."""
-    columns: tuple[str, ...] = ()
-    """Columns of a table, one for each language."""
-    name: str | None = None
-    """What `datasets.yaml` calls the corpus; None: as the folder is called."""
-    split: Mapping[str, float] | None = None
-    """Split → share of the rows. None: the source's own splits, if it has some, else DEFAULT_SPLIT."""
-    seed: int = 0
-    """Of splits and samples."""
-    cleaning: Cleaning = field(default_factory=Cleaning)
-    """Bounds of a text."""
-    clips: ClipBounds = field(default_factory=ClipBounds)
-    """Bounds of a clip."""
-    audio: str = "header"
-    """One of `fliplens.corpora.clips.AUDIO`."""
-    min_up_votes: int = 0
-    """Of Common Voice."""
-    max_down_votes: int | None = None
-    """Of Common Voice."""
-    duplicates: str = "row"
-    """One of `fliplens.corpora.grouping.DUPLICATES`."""
-    limit: int | None = None
-    """Rows to keep at most, drawn from those that are fit; None: all."""
-    encoders: tuple[str, ...] = ()
-    """Specs. The first encoder of text goes with the first of speech, and so on."""
-    dtype: str = "float32"
-    """Of vectors on disk."""
-    min_similarity: float | None = None
-    """Rows go whose views are not more alike than this, by the vectors of the first encoder; None: all stay."""
-
-    def __post_init__(self) -> None:
-        for name, value, known in (
-            ("duplicates", self.duplicates, DUPLICATES),
-            ("audio", self.audio, AUDIO),
-            ("dtype", self.dtype, FLOAT_TYPES),
-        ):
-            if value not in known:
-                raise InputError(f"expected {name} out of {', '.join(known)}, found {value!r}")
-        if self.limit is not None and self.limit < 1:
-            raise InputError(f"expected a limit of 1 row or more, found {self.limit}")
-        if self.split is not None:
-            targets(1, self.split)
-            for name in self.split:
-                if not name.isidentifier():
-                    raise InputError(f"expected names of splits such as train, dev and test, found {name!r}")
-        if self.min_similarity is not None and not self.encoders:
-            raise InputError("expected an encoder to tell how alike views are, found none: name one with --encoder")
-
-    def to_json(self) -> dict[str, Any]:
-        """Return plain JSON values."""
-        return dataclasses.asdict(self)
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """What a prepared corpus holds."""
-
-    folder: Path
-    name: str
-    languages: tuple[str, ...]
-    spoken: bool
-    counts: Counts
-    """Rows kept, and left out by reason."""
-    splits: Mapping[str, int]
-    """Split → rows."""
-    n_groups: int
-    """Groups of rows that share sentences, before splits and similarity left some out."""
-    largest_group: int
-    """Rows of the largest one; it is in one split, whatever the shares."""
-    files: Mapping[str, Mapping[str, Any]]
-    """Name → bytes and sha256, of all files but the report."""
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the report as plain JSON values; it does not say where the folder is."""
-        return {
-            "format_version": FORMAT_VERSION,
-            "name": self.name,
-            "languages": list(self.languages),
-            "spoken": self.spoken,
-            "rows": self.counts.to_json(),
-            "splits": dict(self.splits),
-            "groups": {"number": self.n_groups, "largest": self.largest_group},
-            "files": {name: dict(one) for name, one in self.files.items()},
-        }
-
-    @classmethod
-    def load(cls, folder: str | Path) -> Prepared:
-        """Read the report of a folder.
-
-        Raises:
-            InputError: there is none, or it is not laid out as one.
-        """
-        folder = Path(folder)
-        value = read_json(folder / REPORT)
-        try:
-            rows = value["rows"]
-            return cls(
-                folder=folder,
-                name=value["name"],
-                languages=tuple(value["languages"]),
-                spoken=value["spoken"],
-                counts=Counts(read=rows["read"], changed=rows["changed"], **rows["dropped"]),
-                splits=value["splits"],
-                n_groups=value["groups"]["number"],
-                largest_group=value["groups"]["largest"],
-                files=value["files"],
-            )
-        except (KeyError, TypeError) as error:
-            raise InputError(
-                f"expected the report of a prepared corpus in {folder / REPORT}, found something else ({error}): "
-                "prepare it again with --overwrite"
-            ) from error
+__all__ = ["PrepareConfig", "PreparedCorpus", "prepare"]
 
 
 def prepare(
@@ -182,7 +50,7 @@ def prepare(
     overwrite: bool = False,
     show_progress: bool = False,
     load: Callable[[str], Encoder] | None = None,
-) -> Prepared:
+) -> PreparedCorpus:
     """Read a source, keep what is fit, split it, and write texts, clips, vectors and the YAML files that use them.
 
     What an unfinished job of the same settings left in the folder is used; a finished one is left as it is, if
@@ -224,8 +92,8 @@ def prepare(
         "settings": config.to_json(),
         "sources": [[str(path.absolute()), *_state(path)] for path in source.files],
     }
-    if _claim(out, job, overwrite=overwrite):
-        return Prepared.load(out)
+    if claim(out, job, overwrite=overwrite):
+        return PreparedCorpus.load(out)
     load = load or (lambda spec: load_encoder(spec, device=device))
     # Before the reading: an encoder that cannot be loaded should be known at once.
     sets = encoder_sets([load(spec) for spec in config.encoders], spoken=source.spoken)
@@ -237,58 +105,11 @@ def _state(path: Path) -> tuple[int, int]:
     return stat.st_size, stat.st_mtime_ns
 
 
-def _claim(out: Path, job: Mapping[str, Any], *, overwrite: bool) -> bool:
-    """Make the folder ours, and tell whether this very job is finished in it."""
-    # As it will be read back: tuples become lists.
-    wanted = _as_json(job)
-    marker = out / MARKER
-    found = read_json(marker) if marker.is_file() else None
-    kind = folder_of(_splits_of(out, found))
-    if found is not None and {entry.name for entry in out.iterdir()} <= {MARKER, SPOOL}:
-        # Left by a job that ended before it had a row to write, over a mistyped column say: nothing to protect.
-        shutil.rmtree(out / SPOOL, ignore_errors=True)
-        marker.unlink()
-        found = None
-    if found is not None and not overwrite and found == wanted:
-        for left in out.rglob(".*.tmp"):
-            # Of a job that was killed while it wrote.
-            left.unlink()
-        return (out / REPORT).is_file() and _intact(out, Prepared.load(out))
-    check_free(out, kind=kind, overwrite=overwrite)
-    if out.is_dir() and not is_empty(out):
-        shutil.rmtree(out)
-    write_json(marker, wanted)
-    return False
-
-
-def _splits_of(out: Path, marker: Any) -> set[str]:
-    """Return the splits that a folder's marker and report name, and the usual ones."""
-    named = set(DEFAULT_SPLIT)
-    with contextlib.suppress(InputError, KeyError, TypeError):
-        named |= set(marker["settings"]["split"] or ())
-        named |= set(Prepared.load(out).splits)
-    return named
-
-
-def _as_json(value: Any) -> Any:
-    return json.loads(json.dumps(value))
-
-
-def _intact(out: Path, done: Prepared) -> bool:
-    """Return whether all files of a finished job are what its report says."""
-    return all(
-        (out / name).is_file()
-        and (out / name).stat().st_size == one.get("bytes")
-        and sha256_of_file(out / name) == one.get("sha256")
-        for name, one in done.files.items()
-    )
-
-
 class _Job:
     """One corpus on its way from source to folder."""
 
     def __init__(
-        self, config: PrepareConfig, out: Path, source: Source, sets: Sequence[EncoderSet], show_progress: bool
+        self, config: PrepareConfig, out: Path, source: RowSource, sets: Sequence[EncoderSet], show_progress: bool
     ) -> None:
         self.config = config
         self.out = out
@@ -301,8 +122,14 @@ class _Job:
         self.views = [*self.texts, *([View(source.languages[0], speech=True)] if source.spoken else [])]
         self.converted: Mapping[int, str] | None = None
         """Row → its converted clip."""
+        if config.min_similarity is not None and not pairs_of(sets[0], self.views):
+            raise InputError(
+                "expected two views in one space with --min-similarity, two languages or text and speech, found "
+                f"{' and '.join(view.identifier for view in self.views)} and {config.encoders[0]}: leave it out, or "
+                "name the encoders that go together"
+            )
 
-    def run(self) -> Prepared:
+    def run(self) -> PreparedCorpus:
         """Do all of it."""
         folder = self.out / SPOOL
         shutil.rmtree(folder, ignore_errors=True)
@@ -343,7 +170,7 @@ class _Job:
             shutil.rmtree(into)
         if self.counts.kept != sum(sizes.values()):
             raise AssertionError(f"{self.counts} does not add up to {sizes}")
-        done = Prepared(
+        done = PreparedCorpus(
             folder=self.out,
             name=self.name,
             languages=self.source.languages,
@@ -352,7 +179,7 @@ class _Job:
             splits=sizes,
             n_groups=spool.n_groups,
             largest_group=spool.largest_group,
-            files=self._files(),
+            files=described_files(self.out),
         )
         write_json(self.out / REPORT, done.to_json())
         return done
@@ -363,7 +190,7 @@ class _Job:
         rows = clean_rows(self.source.rows(counts), config.cleaning, counts)
         if self.source.spoken:
             rows = checked_rows(rows, config.clips, counts)
-        spool.gather(track(rows, what="read", unit="rows", show=self.show))
+        spool.gather(self._told(rows))
         spool.drop_duplicates(config.duplicates, counts)
         spool.draw(config.limit, config.seed, counts)
         own = bool(spool.splits) and config.split is None
@@ -372,10 +199,20 @@ class _Job:
             self._decode(spool)
         self._check_sizes(spool.sizes())
 
+    def _told(self, rows: Iterator[Row]) -> Iterator[Row]:
+        """Yield the rows, telling how many were read so far: those that are left out as well."""
+        seen = 0
+        with Progress("read", total=None, unit="rows", show=self.show) as bar:
+            for row in rows:
+                yield row
+                bar.update(self.counts.read - seen)
+                seen = self.counts.read
+            bar.update(self.counts.read - seen)
+
     def _check_sizes(self, sizes: Mapping[str, int]) -> None:
         """Raise InputError unless every split has rows."""
         reasons = ", ".join(f"{n} {name.replace('_', ' ')}" for name, n in self.counts.dropped.items())
-        told = f"{self.counts.read} rows read" + (f", of which were dropped: {reasons}" if reasons else "")
+        told = f"{counted(self.counts.read, 'row')} read" + (f", of which were dropped: {reasons}" if reasons else "")
         if not any(sizes.values()):
             raise InputError(f"expected rows that are fit to keep, found none ({told}): check source and bounds")
         for split, n in sizes.items():
@@ -407,8 +244,8 @@ class _Job:
 
         numbers: list[int] = []
         dropped: list[int] = []
-        results = decoded(jobs())
-        for place, reason in enumerate(track(results, what="decode", unit="clips", show=self.show)):
+        results = track(decoded(jobs()), what="decode", total=len(spool.kept), unit="clips", show=self.show)
+        for place, reason in enumerate(results):
             if reason is not None:
                 setattr(self.counts, reason, getattr(self.counts, reason) + 1)
                 dropped.append(numbers[place])
@@ -421,12 +258,3 @@ class _Job:
             spool.write_texts(side, [into / view.texts(split) for split in spool.splits])
         if self.source.spoken:
             spool.write_clips([into / self.views[-1].texts(split) for split in spool.splits], self.converted)
-
-    def _files(self) -> dict[str, dict[str, Any]]:
-        """Return bytes and hash of everything in the folder but marker and report."""
-        found = {}
-        for path in sorted(self.out.rglob("*")):
-            name = path.relative_to(self.out).as_posix()
-            if path.is_file() and name not in (MARKER, REPORT) and not path.name.startswith("."):
-                found[name] = {"bytes": path.stat().st_size, "sha256": sha256_of_file(path)}
-        return found

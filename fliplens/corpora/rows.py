@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import gzip
 import io
-import zlib
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, NamedTuple, Protocol, cast
 
 from fliplens.corpora.counting import Counts
-from fliplens.errors import InputError
+from fliplens.errors import FliplensWarning
+from fliplens.files import reading_text
 
-__all__ = ["Row", "Source", "stream_lines"]
+__all__ = ["Row", "RowSource", "stream_lines"]
 
 
 class Row(NamedTuple):
@@ -28,7 +29,7 @@ class Row(NamedTuple):
     """How long the clip is, where the source tells."""
 
 
-class Source(Protocol):
+class RowSource(Protocol):
     """Where rows come from. Made without reading; `rows` reads as it goes, and keeps no row."""
 
     @property
@@ -50,7 +51,11 @@ class Source(Protocol):
         """Yield the rows in order, and count those read and those that the layout itself leaves out.
 
         Raises:
-            InputError: a file is missing, cut off, not UTF-8, or not laid out as expected.
+            InputError: a file is missing or cut off, or none of its rows is laid out as expected.
+
+        Warns:
+            FliplensWarning: some rows are not laid out as the others, or hold bytes that are no UTF-8: how many, or
+                from where on.
         """
         ...
 
@@ -58,31 +63,28 @@ class Source(Protocol):
 def stream_lines(path: str | Path) -> Iterator[str]:
     r"""Yield the lines of a text file in constant memory, as `fliplens.files.read_lines` cuts them.
 
-    Only `\n` and `\r\n` end a line; a byte-order mark is dropped; a file named `.gz` is unpacked.
+    Only `\n` and `\r\n` end a line; a byte-order mark is dropped; a file named `.gz` is unpacked. Bytes that are no
+    UTF-8 become U+FFFD, which cleaning knows: one bad line of millions ends no job.
 
     Raises:
-        InputError: the file is missing, unreadable, not UTF-8 (the line is named), or a `.gz` that is cut off or
-            none.
+        InputError: the file is missing or unreadable, or a `.gz` that is cut off or none.
+
+    Warns:
+        FliplensWarning: there are bytes that are no UTF-8; the first line that has some is named.
     """
     path = Path(path)
-    try:
-        # Decoded block by block, which is several times as fast as line by line.
-        with io.TextIOWrapper(_opened(path), encoding="utf-8-sig", newline="\n") as lines:
-            for line in lines:
-                yield line.rstrip("\n").removesuffix("\r")
-    except UnicodeDecodeError as error:
-        number, byte = _undecodable(path)
-        raise InputError(
-            f"expected UTF-8 text in {path}, found byte 0x{byte:02x} in line {number}: convert the file to UTF-8"
-        ) from error
-    except FileNotFoundError as error:
-        raise InputError(f"expected a text file at {path}, found none: check the path") from error
-    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise InputError(
-            f"expected a whole gzip file at {path}, could not unpack it ({error}): copy or download it again"
-        ) from error
-    except OSError as error:
-        raise InputError(f"expected a text file at {path}, could not read it ({error.strerror})") from error
+    told = False
+    # Decoded block by block, which is several times as fast as line by line.
+    with (
+        reading_text(path),
+        io.TextIOWrapper(_opened(path), encoding="utf-8-sig", errors="replace", newline="\n") as lines,
+    ):
+        for line in lines:
+            # The character may also be in the file as such: only bytes that are none are worth a warning.
+            if not told and "\ufffd" in line:
+                told = True
+                _warn_of_bytes(path)
+            yield line.rstrip("\n").removesuffix("\r")
 
 
 def _opened(path: Path) -> IO[bytes]:
@@ -91,12 +93,17 @@ def _opened(path: Path) -> IO[bytes]:
     return path.open("rb")
 
 
-def _undecodable(path: Path) -> tuple[int, int]:
-    """Return the first line (from 1) that is not UTF-8, and the byte of it that is to blame."""
+def _warn_of_bytes(path: Path) -> None:
+    """Warn of the first line (from 1) that is not UTF-8, if there is one."""
     with _opened(path) as raw:
         for number, line in enumerate(raw, 1):
             try:
                 line.decode("utf-8")
             except UnicodeDecodeError as error:
-                return number, line[error.start]
-    raise AssertionError(f"{path} decodes line by line, but not whole")
+                warnings.warn(
+                    f"expected UTF-8 text in {path}, found byte 0x{line[error.start]:02x} in line {number}: such "
+                    "rows are left out as mangled; convert the file to UTF-8 if they are many",
+                    FliplensWarning,
+                    stacklevel=3,
+                )
+                return

@@ -12,12 +12,13 @@ from fliplens.corpora.common_voice import find_common_voice
 from fliplens.corpora.counting import Counts
 from fliplens.corpora.hub import HubDataset
 from fliplens.corpora.installed import installed_sentences
-from fliplens.corpora.parallel import LineFiles, PairFiles, find_line_files, named_split
-from fliplens.corpora.rows import Row, Source
+from fliplens.corpora.parallel import LineFiles, PairFiles, find_line_files
+from fliplens.corpora.rows import Row, RowSource
+from fliplens.corpora.splits import named_split
 from fliplens.corpora.tables import TABLE_SUFFIXES, is_table, text_rows
 from fliplens.errors import InputError
 
-__all__ = ["KINDS", "Kind", "Wanted", "open_source"]
+__all__ = ["KINDS", "CorpusKind", "Wanted", "open_source"]
 
 UNKNOWN = "und"
 """ISO 639's language of text of which none is told."""
@@ -49,12 +50,12 @@ class Wanted:
 
 
 @dataclass(frozen=True)
-class Kind:
+class CorpusKind:
     """One kind of source."""
 
     about: str
     """Its layout, in a few words."""
-    open: Callable[[Sequence[str], Wanted], Source]
+    open: Callable[[Sequence[str], Wanted], RowSource]
     """Makes one of the places that the caller names."""
 
 
@@ -75,10 +76,9 @@ class Tables:
         return tuple(path for _, path in self.groups)
 
     def rows(self, counts: Counts) -> Iterator[Row]:
-        """Yield the rows of all files (see `text_rows`)."""
+        """Yield the rows of all files (see `RowSource.rows`, `text_rows`)."""
         for split, path in self.groups:
-            for texts in text_rows(path, self.columns):
-                counts.read += 1
+            for texts in text_rows(path, self.columns, counts):
                 yield Row(texts, split)
 
 
@@ -101,7 +101,7 @@ class Installed:
             yield Row((sentence,))
 
 
-def open_source(kind: str, places: Sequence[str], wanted: Wanted | None = None) -> Source:
+def open_source(kind: str, places: Sequence[str], wanted: Wanted | None = None) -> RowSource:
     """Find the files of a source; nothing of them is read yet.
 
     Args:
@@ -133,7 +133,7 @@ def open_source(kind: str, places: Sequence[str], wanted: Wanted | None = None) 
     return source
 
 
-def _common_voice(places: Sequence[str], wanted: Wanted) -> Source:
+def _common_voice(places: Sequence[str], wanted: Wanted) -> RowSource:
     return find_common_voice(
         places,
         wanted.languages,
@@ -143,14 +143,14 @@ def _common_voice(places: Sequence[str], wanted: Wanted) -> Source:
     )
 
 
-def _parallel(places: Sequence[str], wanted: Wanted) -> Source:
+def _parallel(places: Sequence[str], wanted: Wanted) -> RowSource:
     found = find_line_files(places, wanted.languages)
     if len(found.languages) < 2:
         raise InputError(f"expected two languages or more, found {', '.join(found.languages)}: or is it text?")
     return found
 
 
-def _tatoeba(places: Sequence[str], wanted: Wanted) -> Source:
+def _tatoeba(places: Sequence[str], wanted: Wanted) -> RowSource:
     located = [(split, Path(name)) for split, name in map(named_split, places)]
     if not all(path.name.endswith((".tsv", ".txt", ".tsv.gz", ".txt.gz")) for _, path in located):
         return _parallel(places, wanted)
@@ -180,7 +180,7 @@ def _numbers(columns: Sequence[str]) -> tuple[int, int] | None:
     return int(columns[0]) - 1, int(columns[1]) - 1
 
 
-def _text(places: Sequence[str], wanted: Wanted) -> Source:
+def _text(places: Sequence[str], wanted: Wanted) -> RowSource:
     languages = wanted.languages or (UNKNOWN,)
     if len(languages) != 1:
         raise InputError(f"expected one language of text, found {', '.join(languages)}: or are the files parallel?")
@@ -199,16 +199,18 @@ def _columns(wanted: Wanted) -> tuple[tuple[str, ...], tuple[str, ...]]:
     return languages, wanted.columns
 
 
-def _table(places: Sequence[str], wanted: Wanted) -> Source:
+def _table(places: Sequence[str], wanted: Wanted) -> RowSource:
     languages, columns = _columns(wanted)
     located = tuple((split, Path(name)) for split, name in map(named_split, places))
     for _, path in located:
         if not is_table(path):
-            raise InputError(f"expected a file that ends in {', '.join(TABLE_SUFFIXES)}, found {path}: rename it")
+            raise InputError(
+                f"expected a file that ends in {', '.join(TABLE_SUFFIXES)}, found {path}: save it as one of these"
+            )
     return Tables(languages, located, columns)
 
 
-def _hf(places: Sequence[str], wanted: Wanted) -> Source:
+def _hf(places: Sequence[str], wanted: Wanted) -> RowSource:
     if len(places) != 1:
         raise InputError(f"expected one data set, found {len(places)}: prepare each by itself")
     if Path(places[0]).is_file():
@@ -217,7 +219,7 @@ def _hf(places: Sequence[str], wanted: Wanted) -> Source:
     return HubDataset(languages, places[0], columns, wanted.resplit)
 
 
-def _installed(places: Sequence[str], wanted: Wanted) -> Source:
+def _installed(places: Sequence[str], wanted: Wanted) -> RowSource:
     if places:
         raise InputError(f"expected nothing behind installed, found {places[0]}")
     if wanted.languages not in (None, ("en",)):
@@ -225,17 +227,17 @@ def _installed(places: Sequence[str], wanted: Wanted) -> Source:
     return Installed(wanted)
 
 
-KINDS: Mapping[str, Kind] = MappingProxyType(
+KINDS: Mapping[str, CorpusKind] = MappingProxyType(
     {
-        "common-voice": Kind("language folders with train.tsv ... and clips/", _common_voice),
-        "europarl": Kind("europarl-v7.de-en, the stem of .de and .en, or their folder", _parallel),
-        "samanantar": Kind("en-hi, the folder of train.en and train.hi", _parallel),
-        "tatoeba": Kind("pairs a line between tabs (.tsv), or the stem of deu-eng.deu and .eng", _tatoeba),
-        "parallel": Kind("stems of STEM.LANGUAGE, folders of such files, or the files", _parallel),
-        "text": Kind("files of one sentence a line", _text),
-        "table": Kind("CSV, TSV, JSON lines or Parquet with named columns", _table),
-        "hf": Kind("a data set saved to disk by datasets, or OWNER/NAME[:CONFIG][@REVISION] of the Hub", _hf),
-        "installed": Kind("the documentation installed with Python", _installed),
+        "common-voice": CorpusKind("language folders with train.tsv ... and clips/", _common_voice),
+        "europarl": CorpusKind("europarl-v7.de-en, the stem of .de and .en, or their folder", _parallel),
+        "samanantar": CorpusKind("en-hi, the folder of train.en and train.hi", _parallel),
+        "tatoeba": CorpusKind("pairs a line between tabs (.tsv), or the stem of deu-eng.deu and .eng", _tatoeba),
+        "parallel": CorpusKind("stems of STEM.LANGUAGE, folders of such files, or the files", _parallel),
+        "text": CorpusKind("files of one sentence a line", _text),
+        "table": CorpusKind("CSV, TSV, JSON lines or Parquet with named columns", _table),
+        "hf": CorpusKind("a data set saved to disk by datasets, or OWNER/NAME[:CONFIG][@REVISION] of the Hub", _hf),
+        "installed": CorpusKind("the documentation installed with Python", _installed),
     }
 )
 """By the name that `fliplens corpus prepare` has for it."""

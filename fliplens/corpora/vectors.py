@@ -22,7 +22,7 @@ from fliplens.errors import InputError
 from fliplens.files import atomic_file, read_lines, sha256_of_file, sha256_of_lines, write_json, write_lines
 from fliplens.long_texts import open_texts
 
-__all__ = ["EncoderSet", "encode_views", "encoder_sets", "write_alike"]
+__all__ = ["EncoderSet", "encode_views", "encoder_sets", "pairs_of", "write_alike"]
 
 
 @dataclass(frozen=True)
@@ -92,17 +92,25 @@ def encode_views(
                 dtype=dtype,
                 show_progress=show_progress,
             )
-    pairs = []
-    for first, second in combinations(chosen, 2):
-        if one.by_modality[first.modality].dim == one.by_modality[second.modality].dim:
-            pairs.append((first, second))
-            for split in splits:
-                write_similarities(
-                    folder / first.vectors(split, one.label),
-                    folder / second.vectors(split, one.label),
-                    folder / similarity_name(split, (first, second), one.label),
-                )
-    return Vectors(one.label, next(iter(one.by_modality.values())).spec, chosen, tuple(pairs))
+    pairs = pairs_of(one, chosen)
+    for first, second in pairs:
+        for split in splits:
+            write_similarities(
+                folder / first.vectors(split, one.label),
+                folder / second.vectors(split, one.label),
+                folder / similarity_name(split, (first, second), one.label),
+            )
+    return Vectors(one.label, next(iter(one.by_modality.values())).spec, chosen, pairs)
+
+
+def pairs_of(one: EncoderSet, views: Sequence[View]) -> tuple[tuple[View, View], ...]:
+    """Return the pairs of views whose vectors, by these encoders, are in one space."""
+    dims = {modality: encoder.dim for modality, encoder in one.by_modality.items()}
+    return tuple(
+        (first, second)
+        for first, second in combinations([view for view in views if view.modality in dims], 2)
+        if dims[first.modality] == dims[second.modality]
+    )
 
 
 def write_alike(
@@ -110,18 +118,12 @@ def write_alike(
 ) -> tuple[int, int]:
     """Write those rows of a split again of which all views, by the first encoders, are more alike than a threshold.
 
+    The first encoders have pairs of views (`pairs_of`).
+
     Returns:
         Rows written, rows left out. Nothing is written where no row is left.
-
-    Raises:
-        InputError: there are no two views in one space.
     """
     first = vectors[0]
-    if not first.pairs:
-        raise InputError(
-            f"expected two views in one space to tell how alike they are, found {len(first.views)}: leave "
-            "--min-similarity out"
-        )
     scores = [_scores(source, split, pair, first.label) for pair in first.pairs]
     rows = reduce(np.intersect1d, [more_alike(one, threshold) for one in scores])
     if len(rows):

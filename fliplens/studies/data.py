@@ -19,7 +19,7 @@ import numpy as np
 from fliplens.embeddings import Embeddings, manifest_path, open_embeddings
 from fliplens.encoders import text_spec
 from fliplens.entities import read_entities
-from fliplens.errors import FliplensError, FliplensWarning
+from fliplens.errors import FliplensError, FliplensWarning, InputError
 from fliplens.files import sha256_of_file, sha256_of_lines
 from fliplens.kept_vectors import KeptEncoder
 from fliplens.sources.specs import SourceSpec
@@ -219,14 +219,16 @@ class StudyData:
         """Return an encoder, loaded; None (and a warning) where only its vectors can be had.
 
         Raises:
-            InputError: its vectors have another size than those that are there.
+            InputError: its spec is none, or names what is not there, a layer that the model lacks say; its vectors
+                have another size than those that are there.
         """
         if label not in self._reached:
+            place = self._encoder_place(label)
             try:
-                if text_spec(self.config.encoders[label]) is None:
-                    raise FliplensError(f"{self.config.encoders[label]} encodes speech and has no vectors of words")
-                found = self._encoder(label)
-                width = found.dim
+                found, width = place.asking(partial(self._loaded, label))
+            except InputError:
+                # The settings are wrong; a study without the encoder would not be the one that was asked for.
+                raise
             except FliplensError as error:
                 warnings.warn(
                     f"lenses for {label} start from sentence means, as the encoder cannot be loaded here ({error})",
@@ -236,13 +238,28 @@ class StudyData:
                 self._reached[label] = None
             else:
                 if self._widths.setdefault(label, width) != width:
-                    place = self.config.own.need("encoders", "specs")
                     place.fail(
                         f"the encoder that made the vectors of {self._widths[label]} dimensions",
                         f"{label}, whose vectors have {width}",
                     )
                 self._reached[label] = found
         return self._reached[label]
+
+    def _loaded(self, label: str) -> tuple[KeptEncoder, int]:
+        """Return an encoder that is loaded, and the size of its vectors."""
+        if text_spec(self.config.encoders[label]) is None:
+            raise FliplensError(f"{self.config.encoders[label]} encodes speech and has no vectors of words")
+        found = self._encoder(label)
+        return found, found.dim
+
+    def _encoder_place(self, label: str) -> Located:
+        """Return where the config names an encoder, or the layers that stand for it."""
+        place = self.config.own.need("encoders", "specs")
+        if isinstance(place.value, dict):
+            found = place.value.get(label)
+        else:
+            found = next((one for one in place.list() if one.text() == label), None)
+        return found or self.config.own.get("layers") or place
 
     def identity(self, label: str) -> dict[str, Any]:
         """Return what tells an encoder from others: its spec and, where it can be loaded, its weights."""

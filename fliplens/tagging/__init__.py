@@ -67,7 +67,8 @@ def load_tagger(
     }
     if kind not in known or (kind != "gemini" and not name):
         raise InputError(
-            f"expected a tagger of gazetteer:FILE, transformers:PATH_OR_HUB_ID or gemini[:MODEL], found {spec!r}"
+            f"expected a tagger of gazetteer:FILE, transformers:PATH_OR_HUB_ID or gemini[:MODEL], found {spec!r}: "
+            "name one of these"
         )
     for option, value in options.items():
         if value is not None and option not in known[kind]:

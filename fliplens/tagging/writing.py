@@ -13,8 +13,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Any
 
+from fliplens.encoders.inputs import checked_texts
 from fliplens.errors import FliplensError, InputError
-from fliplens.files import atomic_file, read_json, sha256_of_file, sha256_of_lines, write_json
+from fliplens.files import atomic_file, check_free_file, read_json, sha256_of_file, sha256_of_lines, write_json
 from fliplens.progress import Progress
 from fliplens.tagging.names import names_in
 from fliplens.tagging.tagger import DecliningTagger, Tagger
@@ -54,12 +55,8 @@ def check_output(out: str | Path) -> Path:
     Raises:
         InputError: a suffix other than .jsonl, or a folder.
     """
-    out = Path(out)
-    if out.suffix != ".jsonl":
-        raise InputError(f"expected an output that ends in .jsonl, found {out}: rename it")
-    if out.is_dir():
-        raise InputError(f"expected a file to write at {out}, found a folder: name another place")
-    return out
+    # What an earlier run of the same job left there is gone on with.
+    return check_free_file(out, (".jsonl",), overwrite=True)
 
 
 def tag_texts(
@@ -92,7 +89,9 @@ def tag_texts(
             answered before is kept.
     """
     out = check_output(out)
-    _check_texts(texts, name)
+    texts = checked_texts(texts)
+    if not texts:
+        raise InputError(f"expected texts to tag in {name}, found none")
     job = {
         "format_version": FORMAT_VERSION,
         "tagger": tagger.spec,
@@ -114,24 +113,6 @@ def tag_texts(
             start += len(rows)
             bar.update(len(rows))
     return _finish(out, part, job, texts, name)
-
-
-def _check_texts(texts: Sequence[str], name: str) -> None:
-    if isinstance(texts, str):
-        raise InputError("expected a list of texts, found one text: put it in a list")
-    if not texts:
-        raise InputError(f"expected texts to tag in {name}, found none")
-    for number, text in enumerate(texts, 1):
-        if not isinstance(text, str):
-            raise InputError(f"expected texts, found {type(text).__name__} as number {number} of {len(texts)}")
-        if not text.isascii():
-            try:
-                text.encode("utf-8")
-            except UnicodeEncodeError as error:
-                raise InputError(
-                    f"expected texts, found a lone surrogate, half a character, in number {number} of {len(texts)}: "
-                    "decode the source as UTF-8 again"
-                ) from error
 
 
 def _manifest(out: Path) -> Path:
