@@ -32,7 +32,9 @@ def _list(args: argparse.Namespace) -> int:
             {
                 "family": name,
                 "form": family.form,
+                "example": family.example,
                 "about": family.about,
+                "modality": family.modality,
                 "options": dict(family.options),
                 "extra": family.extra,
                 "installed": family.installed,
