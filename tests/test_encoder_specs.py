@@ -86,6 +86,7 @@ def test_a_short_name_stands_behind_st_and_hf() -> None:
     for text in ("st:minilm#dim=3", "hf:minilm", "hf:labse#layer=2"):
         assert canonical_spec(text) == text
     assert set(loading.PUBLISHED) == set(SHORT_NAMES)
+    assert canonical_spec("sonar-speech#language=eng") == "sonar-speech-eng"
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -240,8 +240,8 @@ def parse_spec(text: str) -> Spec:
     _check_options(spec, family, text)
     if name == "st" and spec.model in SHORT_NAMES and not spec.options and spec.folder is None:
         return Spec(spec.model)
-    if family.by_language and not spec.model and not spec.revision and LANGUAGE in spec.options:
-        return Spec.of_language(name, spec.options[LANGUAGE])
+    if family.by_language and not spec.model:
+        return parse_spec(f"{name}-{spec.options[LANGUAGE]}")
     return _filled(spec, family)
 
 
@@ -252,7 +252,8 @@ def _check_model(spec: Spec, family: Family, text: str) -> None:
             f"expected {family.form} alone, which is one model, found {text!r}: for another model or version say "
             "st:OWNER/NAME[@REVISION]"
         )
-    if family.model and family.required and not spec.model:
+    named = spec.model or (family.by_language and LANGUAGE in spec.options and not spec.revision)
+    if family.model and family.required and not named:
         missing = "language" if family.by_language else "model"
         raise InputError(
             f"expected {family.form}, found no {missing} in {text!r}: say {family.example}, for instance"
