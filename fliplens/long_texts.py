@@ -148,7 +148,9 @@ class TextFile(LongTexts):
                 place += len(whole)
                 bar.update(len(whole))
         if not self._count:
-            raise InputError(f"expected one sentence a line in {self.path}, found an empty file")
+            raise InputError(
+                f"expected one sentence a line in {self.path}, found an empty file: write some, or name another file"
+            )
         return digest.hexdigest()
 
     def _from(self, row: int) -> Iterator[str]:

@@ -4,20 +4,56 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
-from fliplens.errors import FliplensError, InputError
+from fliplens.errors import FliplensError, FliplensWarning, InputError
 from fliplens.files import sha256_of_file, sha256_of_lines
 
 __all__ = ["check_hub_name", "commit_of", "load_error", "quiet", "revision_of"]
 
+_Filter: TypeAlias = tuple[str, Any, Any, Any, int]
+"""One of `warnings.filters`: action, pattern of the message, category or some, pattern of the module, line."""
+
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Silence the bars, log lines and warnings with which models are loaded; leave all as it was."""
+    """Silence the bars, log lines and warnings of the libraries that run models; leave all as it was.
+
+    These are states of the process. So the first thread that comes in silences, the last one that leaves puts back
+    what was there before the first, and `FliplensWarning` is heard all the time, as another thread may have one to
+    give.
+    """
+    with _SILENCE.lock:
+        if not _SILENCE.threads:
+            _SILENCE.put_back = _silence()
+        _SILENCE.threads += 1
+    try:
+        yield
+    finally:
+        with _SILENCE.lock:
+            _SILENCE.threads -= 1
+            if not _SILENCE.threads:
+                _SILENCE.put_back()
+
+
+class _Silence:
+    """How many threads want it, and how it ends."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.threads = 0
+        self.put_back: Callable[[], None] = lambda: None
+
+
+_SILENCE = _Silence()
+
+
+def _silence() -> Callable[[], None]:
+    """Silence, and return what puts everything back."""
     from transformers.utils import logging as transformers_logging
 
     loggers = [logging.getLogger(name) for name in ("transformers", "sentence_transformers", "huggingface_hub")]
@@ -26,15 +62,33 @@ def quiet() -> Iterator[None]:
     transformers_logging.disable_progress_bar()
     for logger in loggers:
         logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
+    before: Sequence[_Filter] = warnings.filters
+    ours = _of_fliplens_alone(before)
+    warnings.filters = ours
+
+    def put_back() -> None:
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)
         if bars:
             transformers_logging.enable_progress_bar()
+        if warnings.filters is ours:
+            warnings.filters = before
+        # Another thread may be in a `catch_warnings` of its own, and put this list back when it leaves it.
+        ours[:] = before
+
+    return put_back
+
+
+def _of_fliplens_alone(filters: Sequence[_Filter]) -> list[_Filter]:
+    """Return filters of warnings that do with ours what these do, and ignore all others."""
+    ours: list[_Filter] = []
+    for action, message, category, module, line in filters:
+        for kind in category if isinstance(category, tuple) else (category,):
+            if issubclass(kind, FliplensWarning):
+                ours.append((action, message, kind, module, line))
+            elif issubclass(FliplensWarning, kind):
+                ours.append((action, message, FliplensWarning, module, line))
+    return [*ours, ("default", None, FliplensWarning, None, 0), ("ignore", None, Warning, None, 0)]
 
 
 def check_hub_name(model: str) -> None:

@@ -116,7 +116,7 @@ def test_whisper_is_told_the_language(tmp_path: Path, text_folder: Path) -> None
     german, english = load("language=de,"), load("language=en,")
     assert german.spec == f"cascade:{folder}#language=de,encoder=st:{text_folder}"
     assert german.transcribe(SOUNDS) != english.transcribe(SOUNDS)
-    with pytest.raises(InputError, match="expected a language out of de, en for asr, found 'fr'"):
+    with pytest.raises(InputError, match="expected language= as one of de, en for asr, found 'fr': name one"):
         load("language=fr,")
     plain = tiny_wav2vec2(tmp_path / "plain")
     with pytest.raises(InputError, match="a recogniser of several languages with language=de, found plain"):
@@ -160,7 +160,12 @@ def test_a_long_transcript_is_told_too(tmp_path: Path) -> None:
         ("cascade:OWNER/ASR#language=en", "found no encoder=SPEC"),
         ("cascade:OWNER/ASR#beam=3,encoder=minilm", "options out of language, encoder"),
         ("cascade:./nowhere#encoder=minilm", "found none: check the path"),
-        ("cascade:OWNER/ASR#encoder=nothing", "expected an encoder, found 'nothing'"),
+        (
+            "cascade:OWNER/ASR#encoder=nothing",
+            "expected an encoder, found 'nothing': .*behind encoder= in 'cascade:O",
+        ),
+        ("cascade:OWNER/ASR#encoder=minilm,language=en", "found 'minilm,language=en': .*other options come before"),
+        ("cascade:OWNER/ASR#encoder=hf:minilm#beam=3", "options out of layer, pool, normalise .* found beam"),
     ],
 )
 def test_specs_that_are_none_are_refused(spec: str, match: str) -> None:
@@ -168,17 +173,29 @@ def test_specs_that_are_none_are_refused(spec: str, match: str) -> None:
         load_encoder(spec)
 
 
+@pytest.mark.parametrize("inner", ["sonar-speech-eng", "sonar-speech:FOLDER", "cascade:OWNER/OTHER#encoder=minilm"])
+def test_an_encoder_of_speech_behind_the_recogniser_is_refused_before_anything_is_loaded(
+    inner: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cascade, "load", lambda *_, **__: pytest.fail("it was loaded"))
+    spec = f"cascade:OWNER/ASR#encoder={inner}"
+    with pytest.raises(
+        InputError, match=f"expected an encoder of text as encoder= in .*, found {inner}, one of speech"
+    ):
+        load_encoder(spec)
+    assert canonical_spec(spec) == spec
+
+
 def test_models_that_do_not_recognise_speech_are_refused(tmp_path: Path, text_folder: Path) -> None:
-    def refused(folder: Path, match: str, kind: type[Exception] = InputError, behind: str = "") -> None:
+    def refused(folder: Path, match: str, kind: type[Exception] = InputError) -> None:
         with pytest.raises(kind, match=match) as caught:
-            load_encoder(f"cascade:{folder}#encoder={behind or f'st:{text_folder}'}", device="cpu")
+            load_encoder(f"cascade:{folder}#encoder=st:{text_folder}", device="cpu")
         assert "\n" not in str(caught.value)
 
     refused(text_folder, "trained to recognise speech .*, found BertModel")
     (tmp_path / "empty").mkdir()
     refused(tmp_path / "empty", r"found no config\.json")
     good = tiny_wav2vec2(tmp_path / "good")
-    refused(good, "of text behind the recogniser, found cascade:", behind=f"cascade:{good}#encoder=st:{text_folder}")
     broken = tmp_path / "broken"
     shutil.copytree(good, broken)
     (broken / "model.safetensors").write_bytes(b"no weights")

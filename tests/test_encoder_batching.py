@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fliplens.encoders.batching import by_length, on_each_core
+from fliplens.encoders.batching import by_length, on_each_core, own_threads
 
 
 @given(
@@ -50,3 +51,31 @@ def test_threads_that_wake_up_late_do_not_hold_the_others_up() -> None:
         "    assert [int(found) for _, found in on_each_core(lambda one: 2 * int(one[0]), batches, 16)] == [0, 2, 4]"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
+
+
+def test_a_thread_that_starts_meanwhile_gets_the_callers_number_of_threads() -> None:
+    import torch
+
+    before = torch.get_num_threads()
+    seen: list[int] = []
+    done = threading.Event()
+
+    def look() -> None:
+        while not done.is_set():
+            newcomer = threading.Thread(target=lambda: seen.append(own_threads()))
+            newcomer.start()
+            newcomer.join()
+
+    try:
+        torch.set_num_threads(3)
+        looking = threading.Thread(target=look)
+        looking.start()
+        for _ in range(30):
+            list(on_each_core(lambda rows: 0, [np.array([0]), np.array([1])], 3))
+        done.set()
+        looking.join()
+        assert torch.get_num_threads() == 3
+    finally:
+        done.set()
+        torch.set_num_threads(before)
+    assert seen and set(seen) == {3}

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fliplens.encoders import canonical_spec, known_encoders, load_encoder
-from fliplens.encoders.registry import FAMILIES, Family, parse_spec
+from fliplens.encoders import canonical_spec, known_encoders, load_encoder, loading
+from fliplens.encoders.registry import FAMILIES, SHORT_NAMES, Family, parse_spec
 from fliplens.encoders.specs import Spec
 from fliplens.errors import InputError
 
@@ -57,6 +57,43 @@ def test_what_a_family_does_not_take_is_refused(text: str) -> None:
     assert canonical_spec(text) == text
 
 
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("minilm@abc", r"^expected minilm alone, .* found 'minilm@abc': .* say st:OWNER/NAME\[@REVISION\]$"),
+        ("minilm#dim=3", r"^expected no options in a spec minilm, found dim in 'minilm#dim=3': .* st:minilm#"),
+        ("st:minilm@abc", r"^expected st:minilm without a revision, .* found 'st:minilm@abc': leave out @abc"),
+        ("hf:minilm@abc#layer=3", r"^expected hf:minilm without a revision, .* hf:OWNER/NAME@REVISION$"),
+        ("hf:", r"^expected hf:MODEL\[@REVISION\], found no model in 'hf:': say hf:minilm#layer=3, for"),
+        ("hf:#layer=2", r"found no model in 'hf:#layer=2': say"),
+        ("st:", r"found no model in 'st:': say st:\S+, for instance$"),
+        ("openai", r"found no model in 'openai': say openai:\S+, for instance$"),
+        ("cascade:#encoder=minilm", r"found no model in 'cascade:#encoder=minilm': say cascade:\S+, for"),
+        ("cascade:OWNER/ASR", r"found no encoder=SPEC in 'cascade:OWNER/ASR': say cascade:\S+, for instance$"),
+        ("sonar-speech", r"found no language in 'sonar-speech': say sonar-speech-eng, for instance$"),
+        ("sonar-speech-english", r"found 'sonar-speech-english': say sonar-speech-eng, for instance$"),
+        ("hf:O/N#beam=3", r"options out of layer, pool, normalise .* fliplens encoders tells what they mean$"),
+    ],
+)
+def test_a_refusal_says_what_to_do(text: str, message: str) -> None:
+    with pytest.raises(InputError, match=message) as caught:
+        parse_spec(text)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_short_name_stands_behind_st_and_hf() -> None:
+    assert canonical_spec("st:minilm") == "minilm" and canonical_spec("st:labse") == "labse"
+    for text in ("st:minilm#dim=3", "hf:minilm", "hf:labse#layer=2"):
+        assert canonical_spec(text) == text
+    assert set(loading.PUBLISHED) == set(SHORT_NAMES)
+    assert canonical_spec("sonar-speech#language=eng") == "sonar-speech-eng"
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_example_of_a_family_is_one(family: str) -> None:
+    assert parse_spec(FAMILIES[family].example).family == family
+
+
 def test_every_family_says_what_it_is() -> None:
     for name, family in FAMILIES.items():
         assert family.form.partition(":")[0].partition("-LANG")[0].startswith(name.partition(":")[0])
@@ -79,10 +116,10 @@ def test_a_family_with_a_model_of_its_own_needs_no_name(text: str, expected: tup
 
 
 def test_a_family_tells_whether_what_it_needs_is_installed() -> None:
-    assert Family("x", "x", "x", needs=("json", "email.message")).installed
-    assert not Family("x", "x", "x", needs=("json", "no.such.module")).installed
+    assert Family("x", "x", "x", "x", needs=("json", "email.message")).installed
+    assert not Family("x", "x", "x", "x", needs=("json", "no.such.module")).installed
     assert FAMILIES["hf"].needs == ("transformers",)
-    assert Family("x", "x", "x").installed
+    assert Family("x", "x", "x", "x").installed
 
 
 @pytest.mark.parametrize(
@@ -133,5 +170,5 @@ def test_a_missing_folder_is_not_looked_for_on_the_hub(spec: str) -> None:
 
 
 def test_batch_size_is_checked() -> None:
-    with pytest.raises(InputError, match="batch_size"):
+    with pytest.raises(InputError, match=r"^expected a batch size of 1 or more, found 0: leave it out"):
         load_encoder("minilm", batch_size=0)

@@ -59,8 +59,10 @@ from loopback import (
 
 from fliplens.encoders import openai as openai_adapter
 from fliplens.encoders import service as service_module
+from fliplens.encoders import service_calls
 from fliplens.encoders.gemini import TASKS
-from fliplens.encoders.service import ServiceEncoder, Usage
+from fliplens.encoders.service import ServiceEncoder
+from fliplens.encoders.service_calls import Usage
 
 TEXTS = ["The cat sat.", "A dog!", "", "日本 and Köln", "The cat sat.", "two\nlines", "  ", "x"]
 SENT = ["The cat sat.", "A dog!", ".", "日本 and Köln", "two\nlines", "x"]
@@ -177,7 +179,7 @@ def test_calls_run_at_once_but_no_more_than_allowed(
 
 
 def test_a_call_has_a_bounded_number_of_characters(server: EmbeddingServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(service_module, "CHARACTERS_A_CALL", 50)
+    monkeypatch.setattr(service_calls, "CHARACTERS_A_CALL", 50)
     texts = [str(i) * 20 for i in range(5)]
     loaded(OPENAI).encode(texts)
     assert sorted(len(request.texts) for request in server.requests) == [1, 2, 2]
@@ -784,7 +786,7 @@ def test_servers_of_ones_own_need_no_key(server: EmbeddingServer, monkeypatch: p
 )
 def test_an_address_with_a_secret_is_refused_and_not_repeated(url: str) -> None:
     with pytest.raises(InputError, match="found one with a user, password, query or fragment") as error:
-        checked_url(url, name="url")
+        checked_url(url, where="url=")
     assert "secret" not in str(error.value)
 
 
@@ -794,21 +796,25 @@ def test_an_address_with_a_secret_is_refused_and_not_repeated(url: str) -> None:
 @pytest.mark.parametrize(
     ("spec", "options", "message"),
     [
-        ("gemini#task=SINGING", {}, "expected a task out of SEMANTIC_SIMILARITY, .*, found SINGING"),
-        ("gemini#dim=0", {}, "expected dim to be a number from 1 to 3072, found 0"),
+        ("gemini#task=SINGING", {}, "expected task= as one of SEMANTIC_SIMILARITY, .*, found SINGING"),
+        ("gemini#dim=0", {}, "expected dim= as a number from 1 to 3072, found 0"),
         ("gemini#dim=4000", {}, "from 1 to 3072, found 4000"),
         ("gemini#dim=x", {}, "from 1 to 3072, found x"),
         ("gemini#layer=3", {}, "expected options out of dim, task"),
         ("gemini:no such/../thing", {}, "expected the name of a Gemini model"),
-        ("gemini", {"batch_size": 101}, "expected a batch_size of at most 100"),
+        ("gemini", {"batch_size": 101}, "expected a batch size of at most 100"),
         ("gemini", {"precision": "bfloat16"}, "a service multiplies as it likes"),
         ("openai", {}, "expected openai:MODEL"),
         ("openai:#dim=3", {}, "expected openai:MODEL"),
         ("openai:a\nb", {}, "expected the name of a model"),
         ("openai:m", {"precision": "bfloat16"}, "a service multiplies as it likes"),
-        ("openai:m#url=localhost:80", {}, "expected a url that starts with https:// or http://"),
-        ("openai:m#url=http://:80", {}, "expected a url that starts with"),
-        ("openai:m#url=http://host:port", {}, "expected a url that starts with"),
+        (
+            "openai:m#url=localhost:80",
+            {},
+            "expected an address that starts with https:// or http:// .* in url= of the spec",
+        ),
+        ("openai:m#url=http://:80", {}, "expected an address that starts with"),
+        ("openai:m#url=http://host:port", {}, "expected an address that starts with"),
     ],
 )
 def test_what_a_service_does_not_have_is_told(
@@ -826,9 +832,13 @@ def test_what_a_service_does_not_have_is_told(
         ("FLIPLENS_API_BUDGET", "0", "FLIPLENS_API_BUDGET"),
         ("FLIPLENS_API_CALLS", "-1", "FLIPLENS_API_CALLS"),
         ("FLIPLENS_API_ATTEMPTS", "1.5", "FLIPLENS_API_ATTEMPTS"),
-        ("FLIPLENS_API_DELAY", "soon", "expected seconds, more than 0, in FLIPLENS_API_DELAY, found 'soon'"),
+        (
+            "FLIPLENS_API_DELAY",
+            "soon",
+            "expected a number of seconds above 0 in FLIPLENS_API_DELAY, found 'soon': .* unset it for 1$",
+        ),
         ("FLIPLENS_API_TIMEOUT", "inf", "FLIPLENS_API_TIMEOUT"),
-        ("GOOGLE_GEMINI_BASE_URL", "localhost", "expected a GOOGLE_GEMINI_BASE_URL that starts with https://"),
+        ("GOOGLE_GEMINI_BASE_URL", "localhost", "starts with https:// .* in GOOGLE_GEMINI_BASE_URL, found"),
         (
             "GEMINI_API_KEY",
             " ",

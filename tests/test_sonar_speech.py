@@ -327,7 +327,7 @@ def test_a_folder_of_another_language_is_refused(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "spec", ["sonar-speech", "sonar-speech:", "sonar-speech-", "sonar-speech-e", "sonar-speech-Eng"]
+    "spec", ["sonar-speech", "sonar-speech:", "sonar-speech-", "sonar-speech-e", "sonar-speech#language=x/y"]
 )
 def test_a_spec_without_a_language_is_refused(spec: str) -> None:
     with pytest.raises(InputError, match="expected sonar-speech-LANGUAGE"):

@@ -341,7 +341,7 @@ def test_a_job_that_breaks_off_goes_on_with_the_next_call(server: Server, tmp_pa
         ({"GEMINI_API_KEY": "  "}, {}, "found neither"),
         ({"GEMINI_API_KEY": "secret\nsecret"}, {}, "found one with spaces, line breaks"),
         ({"GEMINI_API_KEY": "sécret"}, {}, "letters that no key has"),
-        ({"GEMINI_API_KEY": KEY}, {"base_url": "localhost:80"}, "base_url that starts with https://"),
+        ({"GEMINI_API_KEY": KEY}, {"base_url": "localhost:80"}, "starts with https:// .* in base_url"),
         ({"GEMINI_API_KEY": KEY}, {"model": "no such/../thing?"}, "expected the name of a Gemini model"),
     ],
 )

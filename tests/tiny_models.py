@@ -11,6 +11,23 @@ import numpy as np
 LETTERS = "abcdefghijklmnopqrstuvwxyz.!,-"
 WORDS = ["the", "cat", "dog", "rain", "on", "of"]
 LANGUAGES = ["eng_Latn", "fra_Latn", "hin_Deva", "zho_Hans"]
+LIKE_BERT: dict[str, Any] = {
+    "hidden_size": 16,
+    "num_hidden_layers": 2,
+    "intermediate_size": 32,
+    "max_position_embeddings": 128,
+    "initializer_range": 0.5,
+}
+LIKE_BART: dict[str, Any] = {
+    "d_model": 16,
+    "encoder_layers": 2,
+    "encoder_attention_heads": 2,
+    "decoder_attention_heads": 2,
+    "encoder_ffn_dim": 32,
+    "decoder_ffn_dim": 32,
+    "max_position_embeddings": 128,
+    "init_std": 0.4,
+}
 
 
 def wordpiece_tokenizer(folder: Path, *, cls: bool = True, sep: str = "[SEP]", limit: int | None = None) -> int:
@@ -61,8 +78,12 @@ def byte_tokenizer(folder: Path, *, padding_side: str = "left") -> int:
     return len(letters)
 
 
-def save_random(kind: Any, config: Any, folder: Path) -> None:
-    """Write a model with random weights, the same each time, biases too; the caller's random state is kept."""
+def save_random(kind: Any, config: Any, folder: Path) -> Path:
+    """Write a model with random weights, the same each time, biases too; the caller's random state is kept.
+
+    Returns:
+        The folder.
+    """
     import torch
 
     with torch.random.fork_rng(devices=[]):
@@ -73,6 +94,7 @@ def save_random(kind: Any, config: Any, folder: Path) -> None:
                 if weights.ndim == 1:
                     weights.add_(torch.randn_like(weights) / 5)
         model.save_pretrained(folder)
+    return folder
 
 
 def build_bert(folder: Path, *, limit: int | None = None) -> Path:
@@ -80,17 +102,7 @@ def build_bert(folder: Path, *, limit: int | None = None) -> Path:
     from transformers import BertConfig, BertModel
 
     size = wordpiece_tokenizer(folder, limit=limit)
-    config = BertConfig(
-        vocab_size=size,
-        hidden_size=16,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        intermediate_size=32,
-        max_position_embeddings=128,
-        initializer_range=0.5,
-    )
-    save_random(BertModel, config, folder)
-    return folder
+    return save_random(BertModel, BertConfig(vocab_size=size, num_attention_heads=2, **LIKE_BERT), folder)
 
 
 def build_gpt2(folder: Path, *, padding_side: str = "left") -> Path:
@@ -101,8 +113,7 @@ def build_gpt2(folder: Path, *, padding_side: str = "left") -> Path:
     config = GPT2Config(
         vocab_size=size, n_embd=16, n_layer=3, n_head=2, n_positions=200, initializer_range=0.4, bos_token_id=size - 1
     )
-    save_random(GPT2LMHeadModel, config, folder)
-    return folder
+    return save_random(GPT2LMHeadModel, config, folder)
 
 
 def build_llama(folder: Path) -> Path:
@@ -121,8 +132,7 @@ def build_llama(folder: Path) -> Path:
         initializer_range=0.4,
         dtype="bfloat16",
     )
-    save_random(LlamaForCausalLM, config, folder)
-    return folder
+    return save_random(LlamaForCausalLM, config, folder)
 
 
 def build_t5(folder: Path) -> Path:
@@ -145,8 +155,7 @@ def build_t5(folder: Path) -> Path:
         eos_token_id=3,
         decoder_start_token_id=0,
     )
-    save_random(T5ForConditionalGeneration, config, folder)
-    return folder
+    return save_random(T5ForConditionalGeneration, config, folder)
 
 
 def build_bart(folder: Path) -> Path:
@@ -156,23 +165,15 @@ def build_bart(folder: Path) -> Path:
     size = wordpiece_tokenizer(folder)
     config = BartConfig(
         vocab_size=size,
-        d_model=16,
-        encoder_layers=2,
         decoder_layers=1,
-        encoder_attention_heads=2,
-        decoder_attention_heads=2,
-        encoder_ffn_dim=32,
-        decoder_ffn_dim=32,
-        max_position_embeddings=128,
-        init_std=0.4,
         pad_token_id=0,
         bos_token_id=2,
         eos_token_id=3,
         decoder_start_token_id=3,
         forced_eos_token_id=None,
+        **LIKE_BART,
     )
-    save_random(BartForConditionalGeneration, config, folder)
-    return folder
+    return save_random(BartForConditionalGeneration, config, folder)
 
 
 def build_roberta(folder: Path) -> Path:
@@ -180,20 +181,9 @@ def build_roberta(folder: Path) -> Path:
     from transformers import XLMRobertaConfig, XLMRobertaForMaskedLM
 
     size = wordpiece_tokenizer(folder)
-    config = XLMRobertaConfig(
-        vocab_size=size,
-        hidden_size=16,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        intermediate_size=32,
-        max_position_embeddings=66,
-        initializer_range=0.5,
-        pad_token_id=0,
-        bos_token_id=2,
-        eos_token_id=3,
-    )
-    save_random(XLMRobertaForMaskedLM, config, folder)
-    return folder
+    sizes = {**LIKE_BERT, "num_attention_heads": 2, "max_position_embeddings": 66}
+    config = XLMRobertaConfig(vocab_size=size, pad_token_id=0, bos_token_id=2, eos_token_id=3, **sizes)
+    return save_random(XLMRobertaForMaskedLM, config, folder)
 
 
 def build_albert(folder: Path) -> Path:
@@ -201,18 +191,8 @@ def build_albert(folder: Path) -> Path:
     from transformers import AlbertConfig, AlbertModel
 
     size = wordpiece_tokenizer(folder)
-    config = AlbertConfig(
-        vocab_size=size,
-        embedding_size=8,
-        hidden_size=16,
-        num_hidden_layers=3,
-        num_attention_heads=2,
-        intermediate_size=32,
-        max_position_embeddings=128,
-        initializer_range=0.5,
-    )
-    save_random(AlbertModel, config, folder)
-    return folder
+    sizes = {**LIKE_BERT, "num_attention_heads": 2, "num_hidden_layers": 3}
+    return save_random(AlbertModel, AlbertConfig(vocab_size=size, embedding_size=8, **sizes), folder)
 
 
 def build_fnet(folder: Path) -> Path:
@@ -220,17 +200,7 @@ def build_fnet(folder: Path) -> Path:
     from transformers import FNetConfig, FNetModel
 
     size = wordpiece_tokenizer(folder)
-    config = FNetConfig(
-        vocab_size=size,
-        hidden_size=16,
-        num_hidden_layers=2,
-        intermediate_size=32,
-        max_position_embeddings=128,
-        initializer_range=0.5,
-        pad_token_id=0,
-    )
-    save_random(FNetModel, config, folder)
-    return folder
+    return save_random(FNetModel, FNetConfig(vocab_size=size, pad_token_id=0, **LIKE_BERT), folder)
 
 
 def build_sonar_text(folder: Path) -> Path:
@@ -243,23 +213,9 @@ def build_sonar_text(folder: Path) -> Path:
     vocab = {letter: i for i, letter in enumerate([*letters, *("".join(pair) for pair in merges)])}
     tokenizer = NllbTokenizer(vocab=vocab, merges=merges, extra_special_tokens=LANGUAGES, model_max_length=120)
     tokenizer.save_pretrained(folder)
-    config = M2M100Config(
-        vocab_size=len(tokenizer),
-        d_model=16,
-        encoder_layers=2,
-        decoder_layers=2,
-        encoder_attention_heads=2,
-        decoder_attention_heads=2,
-        encoder_ffn_dim=32,
-        decoder_ffn_dim=32,
-        max_position_embeddings=128,
-        init_std=0.4,
-        pad_token_id=1,
-        bos_token_id=0,
-        eos_token_id=2,
-    )
-    save_random(M2M100Encoder, config, folder)
-    return folder
+    ids = {"pad_token_id": 1, "bos_token_id": 0, "eos_token_id": 2}
+    config = M2M100Config(vocab_size=len(tokenizer), decoder_layers=2, **ids, **LIKE_BART)
+    return save_random(M2M100Encoder, config, folder)
 
 
 def build_sentence_transformer(

@@ -18,7 +18,11 @@ def run(args: argparse.Namespace) -> int:
     if not args.words:
         return _list(args)
     if args.words[0] != "check" or len(args.words) != 2:
-        raise InputError(f"expected check ENCODER, or nothing to list them, found {' '.join(args.words)}")
+        found = "no ENCODER" if args.words == ["check"] else " ".join(args.words)
+        raise InputError(
+            f"expected check ENCODER behind fliplens encoders, or nothing, found {found}: say fliplens encoders "
+            "check minilm, for instance"
+        )
     return _check(args, args.words[1])
 
 
@@ -28,7 +32,9 @@ def _list(args: argparse.Namespace) -> int:
             {
                 "family": name,
                 "form": family.form,
+                "example": family.example,
                 "about": family.about,
+                "modality": family.modality,
                 "options": dict(family.options),
                 "extra": family.extra,
                 "installed": family.installed,

@@ -8,7 +8,6 @@ processor several at once, one on each core. What goes in and what comes out is 
 from __future__ import annotations
 
 import threading
-import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -16,10 +15,9 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import numpy as np
 
+from fliplens.encoders.collecting import encode_all
 from fliplens.encoders.inputs import checked_texts
-from fliplens.encoders.protocol import EncodedBatch, over_long
-from fliplens.errors import FliplensError, FliplensWarning
-from fliplens.progress import Progress
+from fliplens.encoders.protocol import EncodedBatch
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -30,6 +28,7 @@ __all__ = [
     "LocalTextEncoder",
     "by_length",
     "on_each_core",
+    "own_threads",
     "tokens_a_batch",
     "tokens_a_core",
 ]
@@ -106,18 +105,7 @@ class LocalTextEncoder(ABC):
 
         A vector depends on the other texts of the call by rounding only (about 1e-7 in float32).
         """
-        texts = checked_texts(inputs)
-        vectors = np.empty((len(texts), self.dim), dtype=np.float32)
-        cut = 0
-        with Progress("encode", total=len(texts), unit="texts", show=show_progress) as bar:
-            for batch in self.batches(texts):
-                vectors[batch.rows] = batch.vectors
-                cut += batch.cut
-                bar.update(len(batch.rows))
-        self._check_finite(vectors)
-        if cut:
-            warnings.warn(over_long(self, cut, len(texts)), FliplensWarning, stacklevel=2)
-        return vectors
+        return encode_all(self, checked_texts(inputs), show_progress=show_progress)
 
     def batches(self, inputs: Sequence[str]) -> Iterator[EncodedBatch]:
         """Yield the vectors of batches of texts as they are done; see `BatchEncoder.batches`."""
@@ -125,24 +113,6 @@ class LocalTextEncoder(ABC):
         for start in range(0, len(texts), CHUNK):
             for rows, vectors, cut in self._chunk(texts[start : start + CHUNK]):
                 yield EncodedBatch(start + rows, vectors, int(cut[rows].sum()))
-
-    def _check_finite(self, vectors: NDArray[np.float32]) -> None:
-        """Raise where one of the vectors, (n, d), is not finite."""
-        finite = np.isfinite(vectors).all(axis=1)
-        if not finite.all():
-            raise FliplensError(
-                f"expected finite vectors from {self.name}, found {int((~finite).sum())} that are not, the first "
-                f"for text {int(np.argmin(finite)) + 1}: check the model's weights"
-            )
-
-    def _as_expected(self, vectors: NDArray[np.float32], n: int, dim: int) -> NDArray[np.float32]:
-        """Return vectors, C-contiguous, once they are one of `dim` numbers for each of n texts."""
-        if vectors.shape != (n, dim):
-            raise FliplensError(
-                f"expected vectors of shape {(n, dim)} from {self.name}, found {vectors.shape}: "
-                "this model does not give one vector a text"
-            )
-        return np.ascontiguousarray(vectors)
 
 
 def tokens_a_batch(device: str) -> int:
@@ -181,6 +151,19 @@ def by_length(
         start = end
 
 
+_SETTING_THREADS = threading.Lock()
+"""Held while the number of threads that torch gives to threads to come is not the caller's."""
+
+
+def own_threads() -> int:
+    """Return how many threads torch works on in the caller's thread."""
+    import torch
+
+    # A thread's number is that of the moment when it first asks: never in between.
+    with _SETTING_THREADS:
+        return torch.get_num_threads()
+
+
 def on_each_core(
     work: Callable[[NDArray[np.int64]], _Result], batches: list[NDArray[np.int64]], workers: int
 ) -> Iterator[tuple[NDArray[np.int64], _Result]]:
@@ -197,7 +180,7 @@ def on_each_core(
         for batch in batches:
             yield batch, work(batch)
         return
-    threads = torch.get_num_threads()
+    threads = own_threads()
     ready = threading.Barrier(workers + 1)
 
     def one_core() -> None:
@@ -207,12 +190,13 @@ def on_each_core(
     pool = ThreadPoolExecutor(workers, initializer=one_core, thread_name_prefix="fliplens-encode")
     met = False
     try:
-        # A thread of the pool starts with a piece of work; all of them start before the first one is free again.
-        pending: list[Any] = [pool.submit(int) for _ in range(workers)]
-        ready.wait()
-        met = True
-        # torch keeps a number for each thread, and the last one set for those to come: that one is put back.
-        torch.set_num_threads(threads)
+        with _SETTING_THREADS:
+            # A thread of the pool starts with a piece of work; all of them start before the first one is free again.
+            pending: list[Any] = [pool.submit(int) for _ in range(workers)]
+            ready.wait()
+            met = True
+            # torch keeps a number for each thread, and the last one set for those to come: that one is put back.
+            torch.set_num_threads(threads)
         results = [pool.submit(work, batch) for batch in batches]
         for one in pending:
             one.result()

@@ -6,7 +6,6 @@ was in the transcript, which `transcribe` gives.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
@@ -15,10 +14,11 @@ import numpy as np
 
 from fliplens.audio import LONGEST, RATE
 from fliplens.devices import resolve_device
-from fliplens.encoders.protocol import BatchEncoder, Encoder, Speech, over_long
+from fliplens.encoders.collecting import collect, warn_of_cut
+from fliplens.encoders.protocol import BatchEncoder, Encoder, Speech
 from fliplens.encoders.specs import LANGUAGE, NESTED, Spec
 from fliplens.encoders.speech import LocalSpeechEncoder, Samples, check_list
-from fliplens.errors import FliplensWarning, InputError, MissingExtraError
+from fliplens.errors import InputError, MissingExtraError
 from fliplens.pretrained import check_hub_name, commit_of, load_error, quiet, revision_of
 from fliplens.progress import Progress
 
@@ -43,8 +43,8 @@ def load(spec: Spec, *, device: str, batch_size: int | None, precision: str) -> 
         precision: of the text encoder, see `load_encoder`; the recogniser's is float32.
 
     Raises:
-        InputError: no such model or revision, a model that does not recognise speech, an encoder that is not of text,
-            or a language that the recogniser does not know; the device is not there.
+        InputError: no such model or revision, a model that does not recognise speech, or a language that the
+            recogniser does not know; the device is not there.
         MissingExtraError: transformers, or what the text encoder needs, is not installed.
         FliplensError: the Hub could not be reached, or the files do not load.
     """
@@ -56,8 +56,6 @@ def load(spec: Spec, *, device: str, batch_size: int | None, precision: str) -> 
     if folder is None:
         check_hub_name(spec.model)
     text = load_encoder(spec.options[NESTED], device=device, precision=precision)
-    if text.modality != "text":
-        raise InputError(f"expected an encoder of text behind the recogniser, found {text.spec}, of {text.modality}")
     recogniser = _load_recogniser(spec, folder, device)
     return CascadeEncoder(recogniser, text, spec=canonical_spec(str(spec)), batch_size=batch_size)
 
@@ -91,7 +89,8 @@ class Recogniser:
     ) -> None:
         if getattr(features, "sampling_rate", RATE) != RATE:
             raise InputError(
-                f"expected a recogniser of {RATE} samples a second, found {name}, of {features.sampling_rate}"
+                f"expected a recogniser of {RATE} samples a second, found {name}, of {features.sampling_rate}: name "
+                "another model"
             )
         self.name, self.revision, self.language = name, revision, language
         self._model, self._features, self._tokenizer, self._ctc = model, features, tokenizer, ctc
@@ -151,11 +150,15 @@ class Recogniser:
         known = getattr(getattr(self._model, "generation_config", None), "lang_to_id", None)
         if self._ctc or not known:
             raise InputError(
-                f"expected a recogniser of several languages with language={language}, found {self.name}"
+                f"expected a recogniser of several languages with language={language}, found {self.name}: leave out "
+                "language="
             )
         codes = sorted(token.strip("<|>") for token in known)
         if language not in codes:
-            raise InputError(f"expected a language out of {', '.join(codes)} for {self.name}, found {language!r}")
+            raise InputError(
+                f"expected language= as one of {', '.join(codes)} for {self.name}, found {language!r}: name one of "
+                "them, or leave it out"
+            )
 
 
 class CascadeEncoder(LocalSpeechEncoder):
@@ -219,8 +222,7 @@ class CascadeEncoder(LocalSpeechEncoder):
                     texts[row] = text
                 cut += self._cut(sounds)
                 bar.update(len(rows))
-        if cut:
-            warnings.warn(over_long(self, cut, len(inputs)), FliplensWarning, stacklevel=2)
+        warn_of_cut(self, cut, len(inputs))
         return texts
 
     def _vectors(self, sounds: list[Samples]) -> tuple[NDArray[np.float32], int]:
@@ -228,9 +230,7 @@ class CascadeEncoder(LocalSpeechEncoder):
         if not isinstance(self._text, BatchEncoder):
             return self._text.encode(texts), cut
         vectors = np.empty((len(texts), self.dim), dtype=np.float32)
-        for batch in self._text.batches(texts):
-            vectors[batch.rows] = batch.vectors
-            cut += batch.cut
+        cut += collect(self._text.batches(texts), vectors)
         return vectors, min(cut, len(sounds))
 
     def _cut(self, sounds: list[Samples]) -> int:
@@ -257,7 +257,10 @@ def _load_recogniser(spec: Spec, folder: Path | None, device: str) -> Recogniser
     source = spec.model if folder is None else str(folder)
     revision = spec.revision if folder is None else None
     if folder is not None and not (folder / "config.json").is_file():
-        raise InputError(f"expected a recogniser of speech in {folder}, found no config.json")
+        raise InputError(
+            f"expected a recogniser of speech in {folder}, found no config.json: name the folder that "
+            "save_pretrained() wrote"
+        )
     # Weights that the files lack are drawn at random: the caller's random state is kept.
     with quiet(), torch.random.fork_rng(devices=[]):
         try:
@@ -283,7 +286,8 @@ def _load_recogniser(spec: Spec, folder: Path | None, device: str) -> Recogniser
             f"{missing[0]} without weights" if missing else (built_as[0] if built_as else "a model without a head")
         )
         raise InputError(
-            f"expected a model trained to recognise speech (Whisper's kind, or CTC) in {source}, found {found}"
+            f"expected a model trained to recognise speech (Whisper's kind, or CTC) in {source}, found {found}: name "
+            "another model"
         )
     return Recogniser(
         model.float().eval().to(where),

@@ -10,12 +10,8 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
-from fliplens.encoders.service import (
-    UNUSABLE_REPEATS,
-    ServiceEncoder,
-    check_precision,
-    size_option,
-)
+from fliplens.encoders.service import ServiceEncoder, check_precision, size_option
+from fliplens.encoders.service_calls import UNUSABLE_REPEATS
 from fliplens.encoders.specs import Spec
 from fliplens.errors import FliplensError, InputError
 from fliplens.services.calls import CallError, CallSettings, ServiceWords
@@ -69,7 +65,9 @@ class GeminiService:
         self.dim = size_option(spec.options.get("dim"), largest=LARGEST_DIM, spec=self.spec)
         self.task = spec.options["task"]
         if self.task not in TASKS:
-            raise InputError(f"expected a task out of {', '.join(TASKS)}, found {self.task} in {self.spec}")
+            raise InputError(
+                f"expected task= as one of {', '.join(TASKS)}, found {self.task} in {self.spec}: name one of them"
+            )
         # Models up to 001 take a task type; later ones read it in the text, and would pass over the other.
         self._by_type = self.model.rpartition("/")[2].startswith(("gemini-embedding-001", "gemini-embedding-exp"))
         self._by_type |= "gemini" not in self.model
@@ -122,6 +120,8 @@ def load(spec: Spec, *, device: str, batch_size: int | None, precision: str) -> 
     del device
     check_precision(precision, spec=str(spec))
     if batch_size is not None and batch_size > TEXTS_A_CALL:
-        raise InputError(f"expected a batch_size of at most {TEXTS_A_CALL} for {spec}, found {batch_size}")
+        raise InputError(
+            f"expected a batch size of at most {TEXTS_A_CALL} for {spec}, found {batch_size}: {API} takes no more"
+        )
     settings = CallSettings.from_environment()
     return ServiceEncoder(GeminiService(spec, timeout=settings.timeout), settings=settings, batch_size=batch_size)

@@ -9,7 +9,7 @@ from typing import Any
 
 from fliplens.devices import resolve_device, resolve_precision
 from fliplens.encoders.hidden_states import POOLINGS, HiddenStateEncoder, TextModel
-from fliplens.encoders.loading import MINILM_NAME, minilm_folder
+from fliplens.encoders.loading import PUBLISHED, minilm_folder
 from fliplens.encoders.specs import Spec
 from fliplens.errors import FliplensError, InputError, MissingExtraError
 from fliplens.pretrained import check_hub_name, commit_of, load_error, quiet, revision_of
@@ -63,7 +63,7 @@ def load_text_model(spec: Spec, *, device: str, default: str | None = None) -> L
     """Load model and tokeniser of a spec, quietly; code that comes with a model is never run.
 
     Args:
-        spec: with a folder, which wins, or a Hub id.
+        spec: with a folder, which wins, a Hub id, or a short name of `loading.PUBLISHED`.
         device: see `load_encoder`.
         default: the Hub id where the spec names none.
 
@@ -76,8 +76,10 @@ def load_text_model(spec: Spec, *, device: str, default: str | None = None) -> L
 
     where = resolve_device(device)
     folder, source = spec.folder, spec.model or default or ""
-    if folder is None and source == "minilm":
-        folder, source = minilm_folder(), MINILM_NAME
+    name = source if folder is None else folder.name
+    if folder is None and source in PUBLISHED:
+        folder = minilm_folder() if source == "minilm" else None
+        name = source = PUBLISHED[source]
     if folder is None:
         check_hub_name(source)
     elif not (folder / "config.json").is_file():
@@ -103,7 +105,7 @@ def load_text_model(spec: Spec, *, device: str, default: str | None = None) -> L
     return Loaded(
         model.to(where),
         tokenizer,
-        name=source if folder is None else folder.name,
+        name=name,
         revision=(commit_of(model) or spec.revision) if folder is None else revision_of(folder),
     )
 

@@ -12,7 +12,6 @@ import contextlib
 import copy
 import inspect
 import threading
-import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -26,14 +25,15 @@ from fliplens.encoders.batching import (
     LocalTextEncoder,
     by_length,
     on_each_core,
+    own_threads,
     tokens_a_batch,
     tokens_a_core,
 )
+from fliplens.encoders.collecting import check_finite, warn_of_cut
 from fliplens.encoders.inputs import checked_texts
 from fliplens.encoders.layers import LayerReader
-from fliplens.encoders.protocol import over_long
 from fliplens.encoders.specs import Spec
-from fliplens.errors import FliplensError, FliplensWarning, InputError
+from fliplens.errors import FliplensError, InputError
 from fliplens.progress import Progress
 
 if TYPE_CHECKING:
@@ -257,25 +257,22 @@ class HiddenStateEncoder(LocalTextEncoder):
                         vectors[layer, start + rows] = pooled[layer]
                     bar.update(len(rows))
         for of_one_layer in vectors:
-            self._check_finite(of_one_layer)
-        if cut:
-            warnings.warn(over_long(self, cut, len(texts)), FliplensWarning, stacklevel=2)
+            check_finite(of_one_layer, self)
+        warn_of_cut(self, cut, len(texts))
         return vectors
 
     def _chunk(self, texts: list[str]) -> Iterator[Done]:
         tokens = self.text_model.tokenise(texts)
         layer = self.layer
         for rows, pooled in self._batches(tokens, partial(self._pooled, tokens, layers=[layer])):
-            yield rows, self._as_expected(pooled[layer], len(rows), self.dim), tokens.cut
+            yield rows, pooled[layer], tokens.cut
 
     def _batches(
         self, tokens: Tokens, work: Callable[[NDArray[np.int64]], _Result]
     ) -> Iterator[tuple[NDArray[np.int64], _Result]]:
         """Yield what `work` makes of batches of texts, several of them at once on a processor."""
-        import torch
-
         kind = self.text_model.device.type
-        workers = torch.get_num_threads() if kind == "cpu" else 1
+        workers = own_threads() if kind == "cpu" else 1
         budget = tokens_a_batch(kind) if workers == 1 else tokens_a_core(int(tokens.lengths.sum()), workers)
         batches = list(by_length(tokens.lengths, budget, size=self.batch_size, even=self._even))
         return on_each_core(work, batches, workers)
@@ -317,7 +314,10 @@ class HiddenStateEncoder(LocalTextEncoder):
     def _set_layer(self, layer: int) -> None:
         n = self.n_layers
         if not -n - 1 <= layer <= n:
-            raise InputError(f"expected layer={-n - 1} to {n} of {self.name}, found {layer}")
+            raise InputError(
+                f"expected layer=0 (the embeddings) to {n} of {self.name}, or -1 (the last) to {-n - 1}, found "
+                f"{layer}: name one of its {n + 1}"
+            )
         self.layer = layer % (n + 1)
         self.dim = self.text_model.reader.dims[self.layer]
 

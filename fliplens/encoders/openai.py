@@ -13,7 +13,8 @@ from importlib.util import find_spec
 from typing import Any
 from urllib.parse import urlsplit
 
-from fliplens.encoders.service import UNUSABLE_REPEATS, ServiceEncoder, check_precision, size_option
+from fliplens.encoders.service import ServiceEncoder, check_precision, size_option
+from fliplens.encoders.service_calls import UNUSABLE_REPEATS
 from fliplens.encoders.specs import Spec
 from fliplens.errors import FliplensError, InputError, MissingExtraError
 from fliplens.services.calls import (
@@ -68,10 +69,13 @@ class OpenAIService:
         self.spec = str(spec)
         self.model = spec.model
         if not self.model.isprintable() or self.model != self.model.strip():
-            raise InputError(f"expected the name of a model in openai:MODEL, found {self.model!r}")
+            raise InputError(
+                f"expected the name of a model in openai:MODEL, found {self.model!r}: leave out spaces around it and "
+                "signs that cannot be seen"
+            )
         self.dim = size_option(spec.options.get("dim"), largest=LARGEST_DIM, spec=self.spec)
         named, default = spec.options.get("url"), os.environ.get(ADDRESS, "").strip()
-        self.url = checked_url(named or default or DEFAULT_URL, name="url" if named else ADDRESS)
+        self.url = checked_url(named or default or DEFAULT_URL, where="url= of the spec" if named else ADDRESS)
         if find_spec("openai") is None:
             raise MissingExtraError(f"the encoder {self.spec}", "openai")
         from openai import OpenAI

@@ -24,6 +24,7 @@ from fliplens.errors import InputError
 __all__ = [
     "FAMILIES",
     "PRECISIONS",
+    "SHORT_NAMES",
     "Family",
     "canonical_spec",
     "known_encoders",
@@ -42,6 +43,8 @@ class Family:
 
     form: str
     """How a spec of it looks, for people."""
+    example: str
+    """A spec of it."""
     about: str
     """What it is, in one line."""
     module: str
@@ -83,6 +86,7 @@ FAMILIES: Mapping[str, Family] = MappingProxyType(
     {
         "minilm": Family(
             "minilm",
+            "minilm",
             "sentence-transformers/all-MiniLM-L6-v2: English, 384 numbers a sentence, fast on a CPU",
             "fliplens.encoders.loading",
             model=False,
@@ -90,6 +94,7 @@ FAMILIES: Mapping[str, Family] = MappingProxyType(
             needs=("sentence_transformers",),
         ),
         "labse": Family(
+            "labse",
             "labse",
             "sentence-transformers/LaBSE: 109 languages in one space, 768 numbers a sentence",
             "fliplens.encoders.loading",
@@ -99,6 +104,7 @@ FAMILIES: Mapping[str, Family] = MappingProxyType(
         ),
         "st": Family(
             "st:MODEL[@REVISION]",
+            "st:sentence-transformers/all-mpnet-base-v2",
             "any sentence-transformers model, from a folder or the Hugging Face Hub; also without st:",
             "fliplens.encoders.loading",
             options={
@@ -110,6 +116,7 @@ FAMILIES: Mapping[str, Family] = MappingProxyType(
         ),
         "hf": Family(
             "hf:MODEL[@REVISION]",
+            "hf:minilm#layer=3",
             "a pooled hidden state of any text model of transformers, from a folder or the Hugging Face Hub",
             "fliplens.encoders.hf",
             options={
@@ -122,6 +129,7 @@ FAMILIES: Mapping[str, Family] = MappingProxyType(
         ),
         "sonar-text": Family(
             "sonar-text[:MODEL][@REVISION]",
+            "sonar-text#language=fra_Latn",
             "SONAR's text encoder: 202 languages in one space with speech, 1024 numbers a sentence",
             "fliplens.encoders.sonar_text",
             required=False,
@@ -134,6 +142,7 @@ FAMILIES: Mapping[str, Family] = MappingProxyType(
         ),
         "sonar-speech": Family(
             "sonar-speech-LANGUAGE",
+            "sonar-speech-eng",
             "SONAR's speech encoder of a language (eng, fra, ...), in the space of its text, once its checkpoint is "
             "converted; or sonar-speech:FOLDER#language=eng. Experimental",
             "fliplens.encoders.sonar_speech",
@@ -145,6 +154,7 @@ FAMILIES: Mapping[str, Family] = MappingProxyType(
         ),
         "cascade": Family(
             "cascade:ASR_MODEL[@REVISION]#encoder=SPEC",
+            "cascade:openai/whisper-small#language=en,encoder=minilm",
             "speech through any recogniser of transformers (Whisper, wav2vec2 with CTC, ...), then what it wrote "
             "through any text encoder; #language=en,encoder=SPEC tells a multilingual recogniser what is spoken",
             "fliplens.encoders.cascade",
@@ -155,6 +165,7 @@ FAMILIES: Mapping[str, Family] = MappingProxyType(
         ),
         "gemini": Family(
             "gemini[:MODEL]",
+            "gemini#dim=1536",
             "Google's embedding models through the Gemini API, gemini-embedding-001 unless named; paid by the token",
             "fliplens.encoders.gemini",
             required=False,
@@ -169,6 +180,7 @@ FAMILIES: Mapping[str, Family] = MappingProxyType(
         ),
         "openai": Family(
             "openai:MODEL",
+            "openai:text-embedding-3-small#dim=512",
             "OpenAI's embedding models, or those of any server with such an API (vLLM, TEI, Ollama, ...)",
             "fliplens.encoders.openai",
             options={
@@ -183,6 +195,10 @@ FAMILIES: Mapping[str, Family] = MappingProxyType(
 )
 """By the name that a spec starts with."""
 
+SHORT_NAMES = tuple(name for name, family in FAMILIES.items() if not family.model)
+"""Families of one model: their names also stand for that model behind `st:` and `hf:`."""
+_TAKE_SHORT_NAMES = ("st", "hf")
+
 _LANGUAGE = re.compile(r"[a-z]{2,3}(?:_[A-Z][a-z]{3})?", re.ASCII)
 _HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*(?:@[^\s#]+)?(?:#\S+)?", re.ASCII)
 
@@ -195,8 +211,11 @@ def known_encoders() -> Mapping[str, str]:
 def parse_spec(text: str) -> Spec:
     """Take a spec apart; a folder, and `OWNER/NAME` of the Hub, are sentence-transformers models.
 
+    `st:minilm` without options is `minilm`: one encoder has one spelling.
+
     Raises:
-        InputError: no family goes by that name, or it has no such options.
+        InputError: no family goes by that name, it has no such model or options, or a spec inside of it is none or
+            not one of text.
     """
     # Where a family needs no model, its name may be followed by a revision, options or a language alone.
     name = re.split("[:@#]", text, maxsplit=1)[0]
@@ -204,7 +223,9 @@ def parse_spec(text: str) -> Spec:
     base, hyphen, language = name.rpartition("-")
     if name == text and name not in FAMILIES and hyphen and base in FAMILIES and FAMILIES[base].by_language:
         if not _LANGUAGE.fullmatch(language):
-            raise InputError(f"expected {FAMILIES[base].form}, found {text!r}")
+            raise InputError(
+                f"expected {FAMILIES[base].form}, found {text!r}: say {FAMILIES[base].example}, for instance"
+            )
         return Spec.of_language(base, language)
     family = FAMILIES.get(name)
     if family is None or (text[len(name) :][:1] in ("@", "#") and Path(text).is_dir()):
@@ -215,17 +236,65 @@ def parse_spec(text: str) -> Spec:
             "or a sentence-transformers model without st:, as OWNER/NAME[@REVISION] or an existing model folder"
         )
     spec = Spec.parse(name, rest, service=family.service)
-    if bool(spec.model or spec.revision) > family.model or (family.required and family.model and not spec.model):
-        raise InputError(f"expected {family.form}, found {text!r}")
-    unknown = [option for option in spec.options if option not in family.options]
-    if unknown:
-        some = f"options out of {', '.join(family.options)}" if family.options else "no options"
-        raise InputError(f"expected {some} in a spec {family.form}, found {unknown[0]} in {text!r}")
-    if NESTED in family.options and NESTED not in spec.options:
-        raise InputError(f"expected {family.form}, found no {NESTED}=SPEC in {text!r}")
-    if family.by_language and not spec.model and not spec.revision and LANGUAGE in spec.options:
-        return Spec.of_language(name, spec.options[LANGUAGE])
+    _check_model(spec, family, text)
+    _check_options(spec, family, text)
+    if name == "st" and spec.model in SHORT_NAMES and not spec.options and spec.folder is None:
+        return Spec(spec.model)
+    if family.by_language and not spec.model:
+        return parse_spec(f"{name}-{spec.options[LANGUAGE]}")
     return _filled(spec, family)
+
+
+def _check_model(spec: Spec, family: Family, text: str) -> None:
+    """Refuse a model where none can be, and none where one must be."""
+    if not family.model and (spec.model or spec.revision):
+        raise InputError(
+            f"expected {family.form} alone, which is one model, found {text!r}: for another model or version say "
+            "st:OWNER/NAME[@REVISION]"
+        )
+    named = spec.model or (family.by_language and LANGUAGE in spec.options and not spec.revision)
+    if family.model and family.required and not named:
+        missing = "language" if family.by_language else "model"
+        raise InputError(
+            f"expected {family.form}, found no {missing} in {text!r}: say {family.example}, for instance"
+        )
+    short = spec.family in _TAKE_SHORT_NAMES and spec.model in SHORT_NAMES
+    if short and spec.revision and spec.folder is None:
+        raise InputError(
+            f"expected {spec.family}:{spec.model} without a revision, as it is one version, found {text!r}: leave "
+            f"out @{spec.revision}, or name another version as {spec.family}:OWNER/NAME@REVISION"
+        )
+
+
+def _check_options(spec: Spec, family: Family, text: str) -> None:
+    """Refuse options that a family does not have, and a spec inside of a spec that is not one of text."""
+    unknown = [option for option in spec.options if option not in family.options]
+    if unknown and not family.options:
+        raise InputError(
+            f"expected no options in a spec {family.form}, found {unknown[0]} in {text!r}: leave it out, or say "
+            f"st:{family.form}#... for those of st"
+        )
+    if unknown:
+        raise InputError(
+            f"expected options out of {', '.join(family.options)} in a spec {family.form}, found {unknown[0]} in "
+            f"{text!r}: fliplens encoders tells what they mean"
+        )
+    if NESTED not in family.options:
+        return
+    if NESTED not in spec.options:
+        raise InputError(
+            f"expected {family.form}, found no {NESTED}=SPEC in {text!r}: say {family.example}, for instance"
+        )
+    try:
+        inner = parse_spec(spec.options[NESTED])
+    except InputError as error:
+        raise InputError(f"{error} (behind {NESTED}= in {text!r}; other options come before it)") from error
+    modality = FAMILIES[inner.family].modality
+    if modality != "text":
+        raise InputError(
+            f"expected an encoder of text as {NESTED}= in {text!r}, found {inner}, one of {modality}: say {NESTED}="
+            "minilm, for instance"
+        )
 
 
 def _filled(spec: Spec, family: Family) -> Spec:
@@ -258,7 +327,9 @@ def load_encoder(
         FliplensError: the model could not be loaded.
     """
     if batch_size is not None and batch_size < 1:
-        raise InputError(f"expected a batch_size of 1 or more, or None, found {batch_size}")
+        raise InputError(
+            f"expected a batch size of 1 or more, found {batch_size}: leave it out for batches by length"
+        )
     if precision not in PRECISIONS:
         raise InputError(f"expected a precision of {', '.join(PRECISIONS)}, found {precision!r}")
     parsed = parse_spec(spec)

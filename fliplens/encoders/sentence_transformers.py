@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import threading
-import warnings
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -20,11 +19,14 @@ from fliplens.encoders.batching import (
     LocalTextEncoder,
     by_length,
     on_each_core,
+    own_threads,
     tokens_a_batch,
     tokens_a_core,
 )
+from fliplens.encoders.collecting import check_shape
 from fliplens.encoders.packed import PackedBert
 from fliplens.errors import InputError
+from fliplens.pretrained import quiet
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -71,7 +73,10 @@ class SentenceTransformersEncoder(LocalTextEncoder):
         self.full_dim = int(probe.shape[1])
         self.normalised = bool(np.allclose(np.linalg.norm(probe, axis=1), 1.0, atol=1e-3))
         if dim is not None and not 1 <= dim <= self.full_dim:
-            raise InputError(f"expected dim=1 to {self.full_dim} of {name}, found {dim}")
+            raise InputError(
+                f"expected dim=1 to {self.full_dim} of {name}, found {dim}: name one of these, or leave dim out for "
+                "all"
+            )
         self.dim = dim or self.full_dim
         self.precision = precision
         self._packed = PackedBert.of(model) if precision == "float32" else None
@@ -96,17 +101,14 @@ class SentenceTransformersEncoder(LocalTextEncoder):
 
     def _in_threads(self, texts: list[str], packed: PackedBert) -> Iterator[Done]:
         """Encode a chunk without padding, a batch on each of torch's threads."""
-        import torch
-
-        with self._lock, warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with self._lock, quiet():
             tokens = packed.tokenise(texts)
         cut = np.zeros(len(texts), dtype=bool)
         if self.max_tokens is not None:
             full = np.flatnonzero(tokens.lengths >= self.max_tokens)
             if len(full):
                 cut[full] = self._lengths([texts[i] for i in full]) > self.max_tokens
-        workers = torch.get_num_threads()
+        workers = own_threads()
         budget = tokens_a_core(int(tokens.lengths.sum()), workers)
         batches = list(by_length(tokens.lengths, budget, size=self.batch_size))
         for rows, vectors in on_each_core(lambda rows: packed.vectors(tokens, rows), batches, workers):
@@ -119,20 +121,19 @@ class SentenceTransformersEncoder(LocalTextEncoder):
         autocast: contextlib.AbstractContextManager[Any] = contextlib.nullcontext()
         if self.precision == "bfloat16":
             autocast = torch.autocast(torch.device(self.model.device).type, dtype=torch.bfloat16)
-        with self._lock, warnings.catch_warnings(), autocast:
-            # Advice to its callers from inside torch and transformers is nothing that our caller can act on.
-            warnings.simplefilter("ignore")
+        # Advice to its callers from inside torch and transformers is nothing that our caller can act on.
+        with self._lock, quiet(), autocast:
             output = self.model.encode(texts, batch_size=len(texts), show_progress_bar=False, convert_to_tensor=True)
         vectors: NDArray[np.float32] = output.detach().float().cpu().numpy()
         return vectors
 
     def _finished(self, vectors: NDArray[np.float32], n: int) -> NDArray[np.float32]:
         """Return (n, d) vectors from what the model gave: checked, cut to `dim`, and of unit length again."""
-        vectors = self._as_expected(vectors, n, self.full_dim)
+        check_shape(vectors, (n, self.full_dim), self)
         if self.dim < self.full_dim:
             vectors = np.ascontiguousarray(vectors[:, : self.dim])
         elif self.precision == "float32":
-            return vectors
+            return np.ascontiguousarray(vectors)
         if self.normalised:
             # Some numbers of a vector are shorter than all; and eight bits of a length are not enough to call it 1.
             lengths = np.linalg.norm(vectors, axis=1, keepdims=True)

@@ -127,7 +127,10 @@ def load(spec: Spec, *, device: str, batch_size: int | None, precision: str) -> 
             )
     config, found, checked = _read_config(folder)
     if language is not None and language != found:
-        raise InputError(f"expected a speech encoder of {language} in {folder}, found one of {found}")
+        raise InputError(
+            f"expected a speech encoder of {language} in {folder}, found one of {found}: name another folder, or "
+            f"leave out {LANGUAGE}="
+        )
     model = _load_weights(folder, config)
     if not checked:
         warnings.warn(
@@ -251,7 +254,8 @@ def _read_config(folder: Path) -> tuple[SonarSpeechConfig, str, bool]:
     value = read_json(folder / "config.json")
     if not isinstance(value, dict) or value.get("model_type") != MODEL_TYPE:
         raise InputError(
-            f"expected a folder that fliplens.encoders.sonar_conversion wrote at {folder}, found something else"
+            f"expected a folder that fliplens.encoders.sonar_conversion wrote at {folder}, found something else: "
+            "convert a checkpoint (docs/encoders-speech.md)"
         )
     if value.get("format_version") != FORMAT_VERSION:
         raise InputError(

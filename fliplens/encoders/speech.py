@@ -7,7 +7,6 @@ they are mixed.
 
 from __future__ import annotations
 
-import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -16,9 +15,9 @@ from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 import numpy as np
 
 from fliplens.audio import LONGEST, RATE, check_samples, read_audio
-from fliplens.encoders.protocol import EncodedBatch, Encoder, OnBad, Speech, over_long
-from fliplens.errors import FliplensError, FliplensWarning, InputError
-from fliplens.progress import Progress
+from fliplens.encoders.collecting import check_shape, encode_all
+from fliplens.encoders.protocol import EncodedBatch, Encoder, OnBad, Speech
+from fliplens.errors import InputError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -130,31 +129,14 @@ class LocalSpeechEncoder(ABC):
             FliplensWarning: only the start of some recordings was read.
         """
         check_list(inputs)
-        vectors, cut = np.empty((len(inputs), self.dim), dtype=np.float32), 0
-        with Progress("encode", total=len(inputs), unit="recordings", show=show_progress) as bar:
-            for batch in self.batches(inputs):
-                vectors[batch.rows] = batch.vectors
-                cut += batch.cut
-                bar.update(len(batch.rows))
-        finite = np.isfinite(vectors).all(axis=1)
-        if not finite.all():
-            raise FliplensError(
-                f"expected finite vectors from {self.name}, found {int((~finite).sum())} that are not, the first "
-                f"for recording {int(np.argmin(finite)) + 1}: check the model's weights"
-            )
-        if cut:
-            warnings.warn(over_long(self, cut, len(inputs)), FliplensWarning, stacklevel=2)
-        return vectors
+        return encode_all(self, inputs, show_progress=show_progress)
 
     def batches(self, inputs: Sequence[Speech], *, on_bad: OnBad | None = None) -> Iterator[EncodedBatch]:
         """Yield the vectors of batches of recordings as they are done; see `SpeechEncoder.batches`."""
         for rows, sounds in self._sound_batches(inputs, on_bad):
             vectors, cut = self._vectors(sounds)
             vectors = np.ascontiguousarray(vectors, dtype=np.float32)
-            if vectors.shape != (len(sounds), self.dim):
-                raise FliplensError(
-                    f"expected vectors of shape {(len(sounds), self.dim)} from {self.name}, found {vectors.shape}"
-                )
+            check_shape(vectors, (len(sounds), self.dim), self)
             yield EncodedBatch(rows, vectors, cut)
 
     def _sound_batches(self, inputs: Sequence[Speech], on_bad: OnBad | None) -> Iterator[SoundBatch]:

@@ -204,13 +204,17 @@ def key_from(names: Sequence[str], *, of: str) -> Key | None:
         value = None
         raise InputError(
             f"expected a key of {of} in {' or '.join(reversed(names))}, found one with spaces, line breaks or "
-            "letters that no key has"
+            "letters that no key has: copy it again"
         )
     return None if value is None else Key(value)
 
 
-def checked_url(url: str, *, name: str) -> str:
+def checked_url(url: str, *, where: str) -> str:
     """Return the address of a service, without a slash at its end.
+
+    Args:
+        url: the address.
+        where: what holds it, for messages: a variable, "url= of a spec".
 
     Raises:
         InputError: it is none, or holds a user, a password or a query, where keys hide that would be recorded.
@@ -223,11 +227,14 @@ def checked_url(url: str, *, name: str) -> str:
     if parts.username is not None or parts.password is not None or parts.query or parts.fragment:
         # Not repeated in the message: it may hold a password.
         raise InputError(
-            f"expected a {name} of scheme, host and path alone, found one with a user, password, query or fragment: "
-            "keys belong into the environment"
+            f"expected an address of scheme, host and path alone in {where}, found one with a user, password, query "
+            "or fragment: leave these out; keys belong into variables of the environment"
         )
     if parts.scheme not in ("http", "https") or not host or not url.isprintable() or " " in url:
-        raise InputError(f"expected a {name} that starts with https:// or http:// and names a host, found {url!r}")
+        raise InputError(
+            f"expected an address that starts with https:// or http:// and names a host in {where}, found {url!r}: "
+            "write it as http://localhost:8000/v1"
+        )
     return url.rstrip("/")
 
 
@@ -259,7 +266,9 @@ class ServiceWords:
         if failure.status in (401, 403) or (failure.status == 400 and "api key" in reason.lower()):
             return InputError(f"the key in {self.keys} was refused ({reason}): {self.hint or 'check it'}")
         if failure.status == 404:
-            return InputError(f"expected a model {self.model} at {self.api}, found none ({reason})")
+            return InputError(
+                f"expected a model {self.model} at {self.api}, found none ({reason}): check its name and the address"
+            )
         if failure.status == 200:
             return FliplensError(
                 f"expected {self.wanted} from {self.spec}, found {reason}: {again}, or name another model; {kept}"
@@ -281,7 +290,9 @@ def whole_number(name: str) -> int | None:
     if not text:
         return None
     if not re.fullmatch(r"[0-9][0-9_]*", text) or int(text) < 1:
-        raise InputError(f"expected a whole number of 1 or more in {name}, found {text!r}")
+        raise InputError(
+            f"expected a whole number of 1 or more in {name}, found {text!r}: set it to one, or unset it"
+        )
     return int(text)
 
 
@@ -292,5 +303,8 @@ def _seconds(name: str, default: float) -> float:
     except ValueError:
         seconds = math.nan
     if not 0 < seconds < math.inf:
-        raise InputError(f"expected seconds, more than 0, in {name}, found {text!r}")
+        raise InputError(
+            f"expected a number of seconds above 0 in {name}, found {text!r}: set it to one, or unset it for "
+            f"{default:g}"
+        )
     return seconds

@@ -50,9 +50,9 @@ class GoogleApi:
     """
 
     def __init__(self, needed_for: str, *, base_url: str | None = None, timeout: float = 120.0) -> None:
-        name = "base_url" if base_url is not None else "GOOGLE_GEMINI_BASE_URL"
+        where = "base_url" if base_url is not None else "GOOGLE_GEMINI_BASE_URL"
         address = base_url or os.environ.get("GOOGLE_GEMINI_BASE_URL") or DEFAULT_URL
-        self.url = checked_url(address, name=name)
+        self.url = checked_url(address, where=where)
         if not _installed():
             raise MissingExtraError(needed_for, "gemini")
         from google import genai
@@ -60,7 +60,10 @@ class GoogleApi:
 
         key = key_from(KEYS, of=API)
         if key is None:
-            raise InputError(f"expected a key of {API} in {KEYS[1]} or {KEYS[0]}, found neither set")
+            raise InputError(
+                f"expected a key of {API} in {KEYS[1]} or {KEYS[0]}, found neither set: get one from Google AI "
+                f"Studio and set {KEYS[1]} to it"
+            )
         self._key = key
         options = types.HttpOptions(
             base_url=self.url,
@@ -110,7 +113,7 @@ def check_model(model: str, *, example: str) -> str:
         InputError: it cannot.
     """
     if not re.fullmatch(r"[\w.-]+(?:/[\w.-]+)*", model, re.ASCII) or ".." in model:
-        raise InputError(f"expected the name of a Gemini model, {example} say, found {model!r}")
+        raise InputError(f"expected the name of a Gemini model, found {model!r}: write it as {example}")
     return model
 
 
