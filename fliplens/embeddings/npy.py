@@ -46,7 +46,7 @@ def _mapped(path: str) -> NDArray[Any]:
         first = stream.read(_FIRST_BYTES)
     size = 10 + int.from_bytes(first[8:10], "little")
     if first[:8] != b"\x93NUMPY\x01\x00" or size > len(first):
-        return np.lib.format.open_memmap(path, mode="r")  # type: ignore[no-untyped-call]
+        return np.lib.format.open_memmap(path, mode="r")
     shape, order, dtype = _layout(first[:size])
     return np.memmap(path, dtype=dtype, mode="r", offset=size, shape=shape, order=order)
 
