@@ -88,7 +88,8 @@ def load_lens(source: str | Path, *, vocabulary: str | Path | None = None) -> Ex
         model, folder = path, path.parent
     else:
         raise InputError(
-            f"expected a lens at {path} (a folder, a state dict, or {HUB}OWNER/REPO[/SUBFOLDER]), found nothing"
+            f"expected a lens at {path} (a folder, a state dict, or {HUB}OWNER/REPO[/SUBFOLDER]), found nothing: "
+            "check the path, or make one with fliplens fit -o LENS"
         )
     whole = path.is_dir() or path.name == MODEL
     config = _read_config(folder / CONFIG) if whole and (folder / CONFIG).is_file() else {}

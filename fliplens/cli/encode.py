@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from fliplens.audio_encoding import encode_audio, encode_audio_shard
-from fliplens.cli.output import print_json, print_text
+from fliplens.cli.output import print_json, print_text, vectors_of
 from fliplens.cli.signals import StopOnSignal
 from fliplens.embeddings import Manifest
 from fliplens.encoders import Encoder, canonical_spec, load_encoder
@@ -81,7 +81,7 @@ def _encode(
         made = encode_audio(lines, encoder, args.output, **options, **heard)
     else:
         made = encode_texts(lines, encoder, args.output, **options)
-    what = f"{len(made)} vectors of {made.dim} dimensions ({encoder.spec})"
+    what = f"{vectors_of(len(made), made.dim)} ({encoder.spec})"
     return _tell(args, made.manifest, what, bad_list(args.output))
 
 
@@ -92,7 +92,7 @@ def _merge(args: argparse.Namespace) -> int:
     if found:
         raise InputError(f"expected nothing but folders and --output with --merge, found {found[0]} too")
     made = merge_shards(args.merge, args.output, overwrite=args.overwrite, show_progress=not args.quiet)
-    return _tell(args, made.manifest, f"{len(made)} vectors of {made.dim} dimensions", bad_list(args.output))
+    return _tell(args, made.manifest, vectors_of(len(made), made.dim), bad_list(args.output))
 
 
 def _tell(args: argparse.Namespace, manifest: Manifest | None, what: str, listed: Path) -> int:
@@ -144,7 +144,7 @@ def _elsewhere(args: argparse.Namespace) -> int:
     if args.json:
         print_json(done.record)
     else:
-        what = f"{done.rows} vectors of {done.record['dim']} dimensions ({spec}) in {args.output}"
+        what = f"{vectors_of(done.rows, done.record['dim'])} ({spec}) in {args.output}"
         print_text(f"{what}{_left_out(done.bad, done.bad_list)}")
     return 0
 

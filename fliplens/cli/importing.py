@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from fliplens.cli.output import print_json, print_text
+from fliplens.cli.output import print_json, print_text, vectors_of
 from fliplens.encoders import canonical_spec
 from fliplens.sources.importing import import_vectors
 
@@ -26,5 +26,5 @@ def run(args: argparse.Namespace) -> int:
     else:
         bad = 0 if done.manifest is None else done.manifest.source.get("bad", 0)
         left = f", {bad} of them not finite" if bad else ""
-        print_text(f"{len(done)} vectors of {done.dim} dimensions in {args.output}{left}")
+        print_text(f"{vectors_of(len(done), done.dim)} in {args.output}{left}")
     return 0

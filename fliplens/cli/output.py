@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from fliplens.evaluation import AtPriors, EvaluationResult
     from fliplens.uncertainty import Difference, Estimate
 
-__all__ = ["print_comparisons", "print_evaluation", "print_json", "print_table", "print_text"]
+__all__ = ["print_comparisons", "print_evaluation", "print_json", "print_table", "print_text", "vectors_of"]
 
 
 def print_json(value: Any) -> None:
@@ -57,6 +57,11 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]
     # Not as the table's own, which is broken to the table's width, however narrow that is.
     console.print(Text(title, style="italic"))
     console.print(table)
+
+
+def vectors_of(n: int, dim: int) -> str:
+    """Return "2 vectors of 384 dimensions"."""
+    return f"{counted(n, 'vector')} of {counted(dim, 'dimension')}"
 
 
 def percent(at: AtPriors, name: str) -> str:
