@@ -132,7 +132,9 @@ def load_error(what: str, spec: str, source: str, revision: str | None, error: E
 
     reason = (str(error).strip().splitlines() or [""])[0].strip() or type(error).__name__
     if Path(source).is_dir():
-        return FliplensError(f"expected {what} in {source}, could not load it ({reason})")
+        return FliplensError(
+            f"expected {what} in {source}, could not load it ({reason}): download or copy the folder again"
+        )
     causes: list[BaseException] = [error]
     while (cause := causes[-1].__cause__ or causes[-1].__context__) is not None and cause not in causes:
         causes.append(cause)
@@ -143,7 +145,10 @@ def load_error(what: str, spec: str, source: str, revision: str | None, error: E
                 "Hub, then hf auth login"
             )
         if isinstance(cause, RevisionNotFoundError):
-            return InputError(f"expected the revision {revision} of {source} on the Hugging Face Hub, found none")
+            return InputError(
+                f"expected the revision {revision} of {source} on the Hugging Face Hub, found none: name a branch, a "
+                "tag or a commit of it, or none for the newest"
+            )
         if isinstance(cause, RepositoryNotFoundError):
             return InputError(
                 f"expected a model {source} on the Hugging Face Hub, found none (or none that you may read): check "
