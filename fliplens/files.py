@@ -223,7 +223,9 @@ def read_lines(path: str | Path) -> list[str]:
             raw = gzip.decompress(raw)
     text = decoded(raw, path).removeprefix("\ufeff")
     if not text:
-        raise InputError(f"expected one sentence a line in {path}, found an empty file")
+        raise InputError(
+            f"expected one sentence a line in {path}, found an empty file: name another, or write it again"
+        )
     lines = text.split("\n")
     if lines[-1] == "":
         lines.pop()

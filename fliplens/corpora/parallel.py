@@ -52,7 +52,9 @@ class LineFiles:
                 counts.read += 1
                 yield Row(texts, split)
             if not number:
-                raise InputError(f"expected one sentence a line in {paths[0]}, found an empty file")
+                raise InputError(
+                    f"expected one sentence a line in {paths[0]}, found an empty file: name another, or download it again"
+                )
 
 
 def _uneven(paths: Sequence[Path], sides: Sequence[Iterator[str]], texts: Sequence[str | None], number: int) -> None:
@@ -104,7 +106,9 @@ class PairFiles:
                     continue
                 yield Row((cells[columns[0]], cells[columns[1]]), split)
             if not number:
-                raise InputError(f"expected a pair of sentences a line in {path}, found an empty file")
+                raise InputError(
+                    f"expected a pair of sentences a line in {path}, found an empty file: name another, or download it again"
+                )
             bad.end()
 
 
