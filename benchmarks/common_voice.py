@@ -21,7 +21,7 @@ def _fit_and_score(
     """Train one lens and score it on dev, each part timed by itself."""
     from fliplens import TrainConfig, Vocabulary, evaluate, fit, load_encoder
     from fliplens.training import train
-    from fliplens.views import Views
+    from fliplens.training.views import Views
 
     texts, dev_texts = common_voice_texts("en", "train"), common_voice_texts("en", "dev")
     train_views, dev = (

@@ -62,8 +62,8 @@ def _write_bare(folder: Path) -> None:
 
 
 def _overhead(out: str) -> dict[str, Any]:
-    from fliplens.encoding import encode_texts
-    from fliplens.long_texts import open_texts
+    from fliplens.encoding.texts import encode_texts
+    from fliplens.text.long_texts import open_texts
 
     seconds: dict[str, list[float]] = {"write": [], "open": [], "encode": [], "go on": []}
     with _place() as folder:

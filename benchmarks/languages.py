@@ -18,7 +18,7 @@ from typing import Any
 
 from benchmarks.registry import Benchmark, common_voice_texts, require_data
 from fliplens.files import read_lines
-from fliplens.tokenisation import Tokeniser
+from fliplens.text.tokenisation import Tokeniser
 
 EXAMPLES = 3
 LONGEST_EXAMPLE = 24
@@ -157,7 +157,7 @@ def _wikipedia(language: str) -> dict[str, Any]:
 
 def _speed(lines: Sequence[str]) -> dict[str, Any]:
     """Time both modes in turns on SENTENCES of the sentences, and `icu` also on sentences it has met no word of."""
-    from fliplens import segmentation
+    from fliplens.text import segmentation
 
     lines = (list(lines) * (SENTENCES // len(lines) + 1))[:SENTENCES]
     default, icu = Tokeniser(), Tokeniser(mode="icu")

@@ -12,7 +12,7 @@ from benchmarks.registry import Benchmark
 if TYPE_CHECKING:
     import torch
 
-    from fliplens.objective import Bags, Factors, Precision
+    from fliplens.arithmetic.objective import Bags, Factors, Precision
 
 WORDS_A_ROW = 12
 REPEATS = 20
@@ -25,7 +25,7 @@ def _problem(n: int, V: int) -> tuple[Factors, torch.Tensor, Bags]:
     """Return factors whose probabilities fall off as word frequencies do, embeddings, and words drawn alike."""
     import torch
 
-    from fliplens.objective import Bags, Factors
+    from fliplens.arithmetic.objective import Bags, Factors
 
     generator = torch.Generator("cuda").manual_seed(0)
 
@@ -66,7 +66,7 @@ def _peak(dtype: torch.dtype) -> float:
 
 def _plain(*args: Any, **options: Any) -> float:
     """Compute the objective by torch's own operations, Triton or not."""
-    from fliplens import objective
+    from fliplens.arithmetic import objective
 
     with patch.object(objective, "runs_triton", return_value=False):
         return objective.accumulate(*args, **options)
@@ -75,7 +75,7 @@ def _plain(*args: Any, **options: Any) -> float:
 def _measure(n: int, V: int, precision: Precision) -> dict[str, Any]:
     import torch
 
-    from fliplens import objective, objective_triton
+    from fliplens.arithmetic import objective, objective_triton
     from fliplens.devices import runs_triton
 
     if not runs_triton("cuda"):

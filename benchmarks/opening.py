@@ -100,7 +100,7 @@ def measure(file: str, small: str) -> dict[str, Any]:
 
     from fliplens import open_embeddings
     from fliplens.errors import FliplensWarning
-    from fliplens.views import batches
+    from fliplens.training.views import batches
 
     started = time.perf_counter()
     open_embeddings(small).to_numpy()

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
 
     from fliplens.training import TrainResult
-    from fliplens.views import Views
+    from fliplens.training.views import Views
 
 ROWS, DIM, VOCABULARY, RANK, WORDS_A_ROW = 1_700_000, 1024, 100_000, 512, 12
 SHARD_ROWS = 100_000
@@ -82,7 +82,7 @@ def _paper_scale(*, small_steps: int = 24, large_steps: int = 2, sampled_steps: 
     import numpy as np
 
     from fliplens.embeddings import Embeddings
-    from fliplens.views import WINDOW_ROWS, Views
+    from fliplens.training.views import WINDOW_ROWS, Views
 
     with tempfile.TemporaryDirectory() as folder, AnonymousMemory() as memory:
         files = [_write_view(Path(folder), seed) for seed in (1, 2)]
@@ -126,8 +126,8 @@ def _batches_alone(views: Views, window: int, steps: int) -> dict[str, Any]:
     import numpy as np
     import torch
 
-    from fliplens.anchoring import Coordinates
-    from fliplens.views import batch, batches
+    from fliplens.training.anchoring import Coordinates
+    from fliplens.training.views import batch, batches
 
     weighted = views.weighted(0.5)
     coordinates = Coordinates(np.zeros(DIM, np.float32), 1.0)
@@ -145,8 +145,8 @@ def _batches_alone(views: Views, window: int, steps: int) -> dict[str, Any]:
 
 def _statistics(views: Any) -> dict[str, Any]:
     """Time what `fit` finds out about all rows of both views before and after training."""
-    from fliplens.anchoring import covariance, sentence_means
-    from fliplens.fingerprint import Fingerprint
+    from fliplens.lenses.fingerprint import Fingerprint
+    from fliplens.training.anchoring import covariance, sentence_means
 
     both = views.weighted(0.5)
     work: dict[str, Callable[[], object]] = {
@@ -174,11 +174,11 @@ def _steps(
     import numpy as np
     import torch
 
+    from fliplens.arithmetic.sampling import share_for
     from fliplens.devices import resolve_device
-    from fliplens.recipes import TrainConfig
-    from fliplens.sampling import share_for
     from fliplens.training import train
-    from fliplens.views import Views
+    from fliplens.training.recipes import TrainConfig
+    from fliplens.training.views import Views
 
     spread = np.linspace(0, ROWS - 1, size * steps).astype(np.int64)
     some = Views(views.counts[spread], *(view.subset(spread) for view, _ in views.weighted(0.5)))

@@ -19,7 +19,7 @@ from benchmarks.registry import Benchmark, common_voice_texts, common_voice_vect
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from fliplens.objective import Factors
+    from fliplens.arithmetic.objective import Factors
 
 N = 10
 ROWS = 1024
@@ -33,7 +33,7 @@ def _synthetic(*, n_words: int, rank: int, dim: int, rows: int = ROWS) -> dict[s
     """Read the first of ROWS vectors of made-up sentences of eight words, of the spectrum of lenses of real text."""
     import torch
 
-    from fliplens.objective import Factors
+    from fliplens.arithmetic.objective import Factors
 
     torch.manual_seed(0)
     # A trained lens's scores spread over its principal components with energies near 1/k.
@@ -64,7 +64,7 @@ def _real(rows: int = ROWS) -> dict[str, Any]:
 def _compare(factors: Factors, s: Tensor, b: Tensor) -> dict[str, Any]:
     import torch
 
-    from fliplens.reading import Reader, folding_pays, sweep_precision
+    from fliplens.arithmetic.top import Reader, folding_pays, sweep_precision
 
     (n_words, rank), dim = factors.E1.shape, s.shape[1]
     precision = sweep_precision("cpu", len(s))

@@ -40,9 +40,9 @@ PENALTIES = {"7e-4": 7e-4, "4e-4": 4e-4, "3e-4": 3e-4, "2e-4": 2e-4}
 def _problem(n: int) -> tuple[Any, NDArray[np.float32]]:
     """Return the dictionary and n centred vectors."""
     from fliplens import Vocabulary, load_encoder
-    from fliplens.encoding import encode_texts
+    from fliplens.baselines.decomposition import Dictionary, centred, mean_of
+    from fliplens.encoding.texts import encode_texts
     from fliplens.files import sha256_of_lines
-    from fliplens.splice import Dictionary, centred, mean_of
 
     words = list(
         Vocabulary.from_texts(common_voice_texts("en", "train"), ngram_range=(1, 2), max_size=CONCEPTS).words
@@ -90,7 +90,7 @@ def _compare(penalty: float, *, vectors: int = VECTORS, others: int = OTHERS, ex
     import numpy as np
     from sklearn.linear_model import Lasso
 
-    from fliplens.splice import decompose
+    from fliplens.baselines.decomposition import decompose
 
     warnings.simplefilter("ignore")
     dictionary, Y = _problem(vectors)

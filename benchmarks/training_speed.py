@@ -30,9 +30,9 @@ def _one_pass(method: str) -> Callable[[], float]:
 
     from benchmarks.plain import train_plain
     from fliplens import TrainConfig
-    from fliplens.sampling import share_for
+    from fliplens.arithmetic.sampling import share_for
     from fliplens.training import train
-    from fliplens.views import Views
+    from fliplens.training.views import Views
 
     _, counts, vectors = _load()
     if method == "plain":

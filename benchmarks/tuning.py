@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from fliplens import Vocabulary
-    from fliplens.decoding import ExplainingAway
+    from fliplens.arithmetic.decoding import ExplainingAway
     from fliplens.training import TrainResult
-    from fliplens.views import Views
+    from fliplens.training.views import Views
 
 HELD_OUT = 3000
 MOST_ROWS = 40_000
@@ -56,7 +56,7 @@ def _slice(name: str) -> Slice:
 
     from fliplens import Vocabulary
     from fliplens.corpora.installed import installed_sentences
-    from fliplens.views import Views
+    from fliplens.training.views import Views
 
     if name == "docs":
         texts = list(installed_sentences(DOCUMENTATION_ROWS))
@@ -80,7 +80,7 @@ def _slice(name: str) -> Slice:
 def _encoded(texts: list[str]) -> Any:
     """Return MiniLM vectors of texts, encoded once: the file's name tells which texts they are."""
     from fliplens import load_encoder
-    from fliplens.encoding import encode_texts
+    from fliplens.encoding.texts import encode_texts
     from fliplens.files import sha256_of_lines
 
     out = ROOT / "runs" / "tuning" / f"{sha256_of_lines(texts)[:16]}.npy"
@@ -120,8 +120,8 @@ def _optimiser(kind: str, part: Slice, n_steps: int) -> type:
     import torch
     from torch import Tensor
 
-    from fliplens.distributed import Group
-    from fliplens.objective import Factors
+    from fliplens.arithmetic.objective import Factors
+    from fliplens.training.distributed import Group
     from fliplens.training.optimiser import Optimiser
 
     frequencies = torch.from_numpy(np.asarray(part.data.counts.sum(axis=0), dtype=np.float32).ravel())
@@ -215,7 +215,7 @@ def _train(part: Slice, setting: Setting) -> dict[str, Any]:
     from fliplens import TrainConfig
     from fliplens.embeddings import Embeddings
     from fliplens.training import optimiser, train, trainer
-    from fliplens.views import Views
+    from fliplens.training.views import Views
 
     data = part.data
     if setting.rows is not None:

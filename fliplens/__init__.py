@@ -12,6 +12,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from fliplens.arithmetic.uncertainty import Difference, Estimate
     from fliplens.baselines.fitting import (
         FrequencyConfig,
         ProbeConfig,
@@ -19,13 +20,9 @@ if TYPE_CHECKING:
         SpliceConfig,
         fit_baseline,
     )
-    from fliplens.choosing import VocabularyConfig
-    from fliplens.comparison import ComparedAt, Comparison, compare
-    from fliplens.concepts import ConceptConfig
     from fliplens.embeddings import Embeddings, Manifest, open_embeddings
     from fliplens.encoders import Encoder, load_encoder
-    from fliplens.encoding import encode_texts
-    from fliplens.entities import Entities, read_entities
+    from fliplens.encoding.texts import encode_texts
     from fliplens.errors import (
         EmbeddingSpaceError,
         EmbeddingSpaceWarning,
@@ -35,29 +32,32 @@ if TYPE_CHECKING:
         InterruptedRunError,
         MissingExtraError,
     )
-    from fliplens.evaluation import AtPriors, EntityRecall, EvaluationResult, ViewResult, evaluate
-    from fliplens.extractor import Extractor
-    from fliplens.fitting import fit
-    from fliplens.lens import Lens
-    from fliplens.reading_files import write_top_words
-    from fliplens.recipes import TrainConfig
-    from fliplens.tokenisation import Tokeniser
+    from fliplens.evaluation.comparison import ComparedAt, Comparison, compare
+    from fliplens.evaluation.entities import Entities, read_entities
+    from fliplens.evaluation.evaluating import AtPriors, EntityRecall, EvaluationResult, ViewResult, evaluate
+    from fliplens.lenses.extractor import Extractor
+    from fliplens.lenses.lens import Lens
+    from fliplens.lenses.reading_files import write_top_words
+    from fliplens.lenses.words import TopWords, Word, Words
+    from fliplens.text.choosing import VocabularyConfig
+    from fliplens.text.concepts import ConceptConfig
+    from fliplens.text.tokenisation import Tokeniser
+    from fliplens.text.vocabulary import References, Vocabulary
     from fliplens.training import Checkpoint
-    from fliplens.uncertainty import Difference, Estimate
-    from fliplens.vocabulary import References, Vocabulary
-    from fliplens.words import TopWords, Word, Words
+    from fliplens.training.fitting import fit
+    from fliplens.training.recipes import TrainConfig
 
 __version__ = "0.1.0"
 
 _HOMES = {
     "baselines.fitting": ("FrequencyConfig", "ProbeConfig", "RidgeConfig", "SpliceConfig", "fit_baseline"),
-    "choosing": ("VocabularyConfig",),
-    "comparison": ("ComparedAt", "Comparison", "compare"),
-    "concepts": ("ConceptConfig",),
+    "text.choosing": ("VocabularyConfig",),
+    "evaluation.comparison": ("ComparedAt", "Comparison", "compare"),
+    "text.concepts": ("ConceptConfig",),
     "embeddings": ("Embeddings", "Manifest", "open_embeddings"),
     "encoders": ("Encoder", "load_encoder"),
-    "encoding": ("encode_texts",),
-    "entities": ("Entities", "read_entities"),
+    "encoding.texts": ("encode_texts",),
+    "evaluation.entities": ("Entities", "read_entities"),
     "errors": (
         "EmbeddingSpaceError",
         "EmbeddingSpaceWarning",
@@ -67,17 +67,17 @@ _HOMES = {
         "InterruptedRunError",
         "MissingExtraError",
     ),
-    "evaluation": ("AtPriors", "EntityRecall", "EvaluationResult", "ViewResult", "evaluate"),
-    "extractor": ("Extractor",),
-    "fitting": ("fit",),
-    "lens": ("Lens",),
-    "uncertainty": ("Difference", "Estimate"),
-    "reading_files": ("write_top_words",),
-    "recipes": ("TrainConfig",),
-    "tokenisation": ("Tokeniser",),
+    "evaluation.evaluating": ("AtPriors", "EntityRecall", "EvaluationResult", "ViewResult", "evaluate"),
+    "lenses.extractor": ("Extractor",),
+    "training.fitting": ("fit",),
+    "lenses.lens": ("Lens",),
+    "arithmetic.uncertainty": ("Difference", "Estimate"),
+    "lenses.reading_files": ("write_top_words",),
+    "training.recipes": ("TrainConfig",),
+    "text.tokenisation": ("Tokeniser",),
     "training": ("Checkpoint",),
-    "vocabulary": ("References", "Vocabulary"),
-    "words": ("TopWords", "Word", "Words"),
+    "text.vocabulary": ("References", "Vocabulary"),
+    "lenses.words": ("TopWords", "Word", "Words"),
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
 

@@ -17,14 +17,14 @@ import numpy as np
 from fliplens.baselines.linear import frequency_factors
 from fliplens.corpora.installed import installed_sentences
 from fliplens.embeddings import Embeddings
+from fliplens.encoding.kept_vectors import KeptEncoder
 from fliplens.errors import InputError
-from fliplens.evaluation import EvaluationResult, evaluate
+from fliplens.evaluation.evaluating import EvaluationResult, evaluate
 from fliplens.files import FolderKind, check_free, read_json, read_lines, sha256_of_lines, write_json, write_lines
-from fliplens.fitting import fit
-from fliplens.kept_vectors import KeptEncoder
-from fliplens.lens import Lens
-from fliplens.recipes import TrainConfig
-from fliplens.words import Words
+from fliplens.lenses.lens import Lens
+from fliplens.lenses.words import Words
+from fliplens.training.fitting import fit
+from fliplens.training.recipes import TrainConfig
 
 __all__ = ["EXAMPLES_PRIOR", "DemoResult", "DemoRow", "run_demo"]
 

@@ -109,7 +109,7 @@ def resolve_precision(precision: str, kind: str) -> str:
 
 @cache
 def runs_triton(kind: str) -> bool:
-    """Return whether the kernels of `fliplens.objective_triton` run on a device of this kind.
+    """Return whether the kernels of `fliplens.arithmetic.objective_triton` run on a device of this kind.
 
     That is an NVIDIA device since Ampere, with Triton installed; where not, torch's own operations do the same work.
     Triton is looked for, not imported.

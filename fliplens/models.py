@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fliplens.baselines.fitting import fit_baseline
-from fliplens.distributed import Group
 from fliplens.embeddings import EmbeddingsLike
 from fliplens.errors import InputError
-from fliplens.extractor import Extractor
-from fliplens.fitting import fit
+from fliplens.lenses.extractor import Extractor
 from fliplens.settings import FitSettings
 from fliplens.training import Checkpoint, MetricsWriter
+from fliplens.training.distributed import Group
+from fliplens.training.fitting import fit
 
 if TYPE_CHECKING:
     from fliplens.encoders import Encoder

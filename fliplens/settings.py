@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
 from fliplens.baselines.fitting import BaselineConfig, FrequencyConfig, ProbeConfig, RidgeConfig, SpliceConfig
-from fliplens.choosing import VocabularyChoice, VocabularyConfig
-from fliplens.concepts import ConceptConfig
 from fliplens.errors import InputError, reason_of
-from fliplens.preparation import HELD_OUT_SHARE
-from fliplens.recipes import TrainConfig
-from fliplens.tokenisation import Tokeniser
-from fliplens.vocabulary import check_size
+from fliplens.text.choosing import VocabularyChoice, VocabularyConfig
+from fliplens.text.concepts import ConceptConfig
+from fliplens.text.tokenisation import Tokeniser
+from fliplens.text.vocabulary import check_size
+from fliplens.training.preparation import HELD_OUT_SHARE
+from fliplens.training.recipes import TrainConfig
 
 __all__ = ["EXPLAIN_AWAY", "FitSettings", "is_override", "parse_override", "read_yaml", "switch"]
 

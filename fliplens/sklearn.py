@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fliplens.choosing import VocabularyConfig
-from fliplens.decoding import Decoding, check_decoding
+from fliplens.arithmetic.decoding import Decoding, check_decoding
 from fliplens.errors import InputError, MissingExtraError
-from fliplens.fitting import fit
-from fliplens.recipes import TrainConfig
-from fliplens.tokenisation import Tokeniser
-from fliplens.vocabulary import check_size
+from fliplens.text.choosing import VocabularyConfig
+from fliplens.text.tokenisation import Tokeniser
+from fliplens.text.vocabulary import check_size
+from fliplens.training.fitting import fit
+from fliplens.training.recipes import TrainConfig
 
 try:
     from sklearn.base import BaseEstimator, TransformerMixin
@@ -23,8 +23,8 @@ except ImportError as error:
     raise MissingExtraError("fliplens.sklearn", "sklearn") from error
 
 if TYPE_CHECKING:
-    from fliplens.lens import Lens
-    from fliplens.words import TopWords
+    from fliplens.lenses.lens import Lens
+    from fliplens.lenses.words import TopWords
 
 __all__ = ["LensTransformer"]
 

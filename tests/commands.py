@@ -42,9 +42,9 @@ raise SystemExit(main(sys.argv[1:]))
 # A process that is started through this says when training is over, and goes on once a signal has come.
 SLOW_LEARNING = """
 import signal, socket, sys
-import fliplens.fitting
+import fliplens.training.fitting
 
-learn = fliplens.fitting.learn_decoding
+learn = fliplens.training.fitting.learn_decoding
 
 def slow(*args, **options):
     told, woken = socket.socketpair()
@@ -55,7 +55,7 @@ def slow(*args, **options):
     told.recv(1)
     return learn(*args, **options)
 
-fliplens.fitting.learn_decoding = slow
+fliplens.training.fitting.learn_decoding = slow
 from fliplens.cli import main
 raise SystemExit(main(sys.argv[1:]))
 """

@@ -15,15 +15,15 @@ from commands import assert_one_line, call
 from speech import SENTENCES, ToySpeech, convert, made_up, spoken, tiny_sonar_speech
 from toys import ToyEncoder, toy_texts
 
-from fliplens.audio_encoding import encode_audio, encode_audio_shard
 from fliplens.embeddings import Embeddings, Manifest, manifest_path, open_embeddings
 from fliplens.encoders import EncodedBatch, load_encoder
-from fliplens.encoding import bad_list
-from fliplens.encoding_shards import Shard, ShardDone, merge_shards
+from fliplens.encoding.recordings import encode_audio, encode_audio_shard
+from fliplens.encoding.shards import Shard, ShardDone, merge_shards
+from fliplens.encoding.texts import bad_list
 from fliplens.errors import FliplensError, FliplensWarning, InputError, InterruptedRunError
-from fliplens.fitting import fit
-from fliplens.long_texts import open_texts
-from fliplens.recipes import TrainConfig
+from fliplens.text.long_texts import open_texts
+from fliplens.training.fitting import fit
+from fliplens.training.recipes import TrainConfig
 
 soundfile = pytest.importorskip("soundfile")
 pytest.importorskip("transformers")

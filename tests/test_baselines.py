@@ -16,10 +16,10 @@ from fliplens.baselines.linear import Ridge, frequency_factors
 from fliplens.baselines.probe import Probe, train_probe
 from fliplens.embeddings import Embeddings
 from fliplens.errors import InputError, InterruptedRunError
-from fliplens.lens import Lens
-from fliplens.recipes import TrainConfig
-from fliplens.views import Views
-from fliplens.vocabulary import Vocabulary
+from fliplens.lenses.lens import Lens
+from fliplens.text.vocabulary import Vocabulary
+from fliplens.training.recipes import TrainConfig
+from fliplens.training.views import Views
 
 
 def data_of(n: int, d: int, V: int, *, seed: int = 0, paired: bool = False) -> Views:
@@ -134,8 +134,8 @@ def test_a_probe_reads_what_is_there_but_not_linearly() -> None:
 
 
 def test_a_probes_gradients_are_those_of_its_loss() -> None:
+    from fliplens.arithmetic.objective import Bags, Factors
     from fliplens.baselines import probe as module
-    from fliplens.objective import Bags, Factors
 
     random = torch.Generator().manual_seed(0)
     V, r, d, h, n = 7, 3, 4, 5, 6

@@ -19,7 +19,7 @@ from benchmarks.paper_scale import _write_view
 from benchmarks.plain import PlainLens, loss, recall, train_plain
 from benchmarks.registry import AnonymousMemory, Benchmark, benchmarks, commit
 from benchmarks.report import table, with_results
-from fliplens.objective import Factors
+from fliplens.arithmetic.objective import Factors
 
 
 def small(n: int = 60, n_words: int = 12, dim: int = 5) -> tuple[torch.Tensor, csr_matrix]:

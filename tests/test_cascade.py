@@ -246,8 +246,8 @@ def test_words_have_vectors_by_the_text_encoder_alone(encoder: Any) -> None:
     from toys import toy_texts
 
     from fliplens.embeddings import Embeddings, Manifest
-    from fliplens.fitting import fit
-    from fliplens.recipes import TrainConfig
+    from fliplens.training.fitting import fit
+    from fliplens.training.recipes import TrainConfig
 
     texts = toy_texts(60)
     vectors = encoder.text_encoder.encode(texts)

@@ -23,18 +23,18 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from toys import ToyEncoder, toy_corpus, toy_texts
 
-import fliplens.fitting
+import fliplens.training.fitting
+from fliplens.arithmetic.objective import Factors
 from fliplens.embeddings import Embeddings, as_embeddings, open_embeddings
-from fliplens.encoding import encode_texts
+from fliplens.encoding.texts import encode_texts
 from fliplens.errors import FliplensError, FliplensWarning, InputError, InterruptedRunError
 from fliplens.files import write_lines
-from fliplens.fitting import VocabularyConfig, fit
-from fliplens.objective import Factors
-from fliplens.recipes import TrainConfig
+from fliplens.text.vocabulary import Vocabulary
 from fliplens.training import Checkpoint, TrainResult, TrainState, train
 from fliplens.training.checkpoint import identity_of
-from fliplens.views import Views, batches
-from fliplens.vocabulary import Vocabulary
+from fliplens.training.fitting import VocabularyConfig, fit
+from fliplens.training.recipes import TrainConfig
+from fliplens.training.views import Views, batches
 
 N = 90
 # Twelve steps a pass, the last one short; some rates too high, so that scores fall and the schedules act.
@@ -227,7 +227,7 @@ def test_a_kill_after_training_loses_no_step_of_it(tmp_path: Path, monkeypatch: 
         raise MemoryError
 
     with monkeypatch.context() as patch:
-        patch.setattr(fliplens.fitting, "learn_decoding", killed)
+        patch.setattr(fliplens.training.fitting, "learn_decoding", killed)
         with pytest.raises(MemoryError):
             fit(texts, vectors, config=config, checkpoint=tmp_path / "c")
     told: list[str] = []
@@ -273,7 +273,7 @@ def test_a_state_survives_writing_and_reading(
 
 
 def made_up_state(n_words: int, rank: int | None, whiten: bool, seed: int) -> TrainState:
-    from fliplens.anchoring import Coordinates, random_factors
+    from fliplens.training.anchoring import Coordinates, random_factors
 
     generator = torch.Generator().manual_seed(seed)
     factors = random_factors(n_words, 3, torch.randn(n_words, generator=generator), rank=rank, generator=generator)
@@ -485,7 +485,7 @@ def test_the_words_are_encoded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
     first, second, third = ToyEncoder(), ToyEncoder(), ToyEncoder()
     with monkeypatch.context() as patch:
-        patch.setattr(fliplens.fitting, "train", killed)
+        patch.setattr(fliplens.training.fitting, "train", killed)
         with pytest.raises(KeyboardInterrupt):
             fit(texts, vectors, encoder=first, config=config, checkpoint=tmp_path / "c")
     with pytest.raises(InterruptedRunError):

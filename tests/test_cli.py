@@ -25,16 +25,16 @@ import fliplens.cli.encode
 import fliplens.cli.explain
 import fliplens.demo
 import fliplens.encoders
-import fliplens.kept_vectors
-from fliplens.comparison import Comparison, compare
+import fliplens.encoding.kept_vectors
 from fliplens.embeddings import open_embeddings
-from fliplens.encoding import encode_texts
-from fliplens.entities import read_entities
-from fliplens.evaluation import evaluate
+from fliplens.encoding.texts import encode_texts
+from fliplens.evaluation.comparison import Comparison, compare
+from fliplens.evaluation.entities import read_entities
+from fliplens.evaluation.evaluating import evaluate
 from fliplens.files import write_lines
-from fliplens.fitting import VocabularyConfig, fit
-from fliplens.lens import Lens
-from fliplens.recipes import TrainConfig
+from fliplens.lenses.lens import Lens
+from fliplens.training.fitting import VocabularyConfig, fit
+from fliplens.training.recipes import TrainConfig
 
 N = 300
 
@@ -871,7 +871,7 @@ class DemoEncoder(ToyEncoder):
 def demo_encoder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> DemoEncoder:
     encoder = DemoEncoder()
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(fliplens.kept_vectors, "load_encoder", lambda spec, **_: encoder)
+    monkeypatch.setattr(fliplens.encoding.kept_vectors, "load_encoder", lambda spec, **_: encoder)
 
     def sentences(n: int, *, seed: int = 0, **_: Any) -> list[str]:
         return list(dict.fromkeys(toy_texts(2 * n, seed=seed)))[:n]
@@ -918,7 +918,7 @@ def test_the_demo_measures_and_a_second_run_only_prints(
     def never(*_: Any, **__: Any) -> Any:
         raise AssertionError("a second run encodes, samples and fits nothing")
 
-    monkeypatch.setattr(fliplens.kept_vectors, "load_encoder", never)
+    monkeypatch.setattr(fliplens.encoding.kept_vectors, "load_encoder", never)
     for name in ("installed_sentences", "fit"):
         monkeypatch.setattr(fliplens.demo, name, never)
     again = call(*DEMO)

@@ -12,18 +12,18 @@ import torch
 from oracles import brute_force_top
 from toys import ToyEncoder, toy_corpus, toy_texts
 
-import fliplens.comparison
-from fliplens.comparison import compare, compare_views
+import fliplens.evaluation.comparison
+from fliplens.arithmetic.objective import Factors
+from fliplens.arithmetic.uncertainty import sign_flip_p_value
 from fliplens.errors import EmbeddingSpaceError, InputError
-from fliplens.evaluation import EvaluationResult, evaluate
+from fliplens.evaluation.comparison import compare, compare_views
+from fliplens.evaluation.evaluating import EvaluationResult, evaluate
 from fliplens.files import write_lines
-from fliplens.fitting import fit
-from fliplens.lens import Lens
-from fliplens.objective import Factors
-from fliplens.recipes import TrainConfig
-from fliplens.tokenisation import Tokeniser
-from fliplens.uncertainty import sign_flip_p_value
-from fliplens.vocabulary import Vocabulary
+from fliplens.lenses.lens import Lens
+from fliplens.text.tokenisation import Tokeniser
+from fliplens.text.vocabulary import Vocabulary
+from fliplens.training.fitting import fit
+from fliplens.training.recipes import TrainConfig
 
 DIAL = {"with_prior": 1.0, "without_prior": 0.0, "at_prior": 0.4}
 
@@ -136,7 +136,7 @@ def test_a_view_that_both_sides_share_is_read_once(lens: Lens, monkeypatch: pyte
         views.append(len(result.views))
         return result
 
-    monkeypatch.setattr(fliplens.comparison, "evaluate", counted)
+    monkeypatch.setattr(fliplens.evaluation.comparison, "evaluate", counted)
     compare(lens, lens, texts, vectors)
     assert views == [1]
     compare(lens, lens, texts, vectors, noisy)

@@ -19,20 +19,20 @@ from numpy.typing import NDArray
 from oracles import brute_force_accuracy
 from toys import ToyEncoder, toy_texts
 
-from fliplens import spans
+from fliplens.arithmetic.metrics import entity_recall, entity_scores
 from fliplens.cli import main
-from fliplens.concepts import ConceptConfig
-from fliplens.entities import Entities
 from fliplens.errors import InputError
-from fliplens.evaluation import evaluate
+from fliplens.evaluation.entities import Entities
+from fliplens.evaluation.evaluating import evaluate
 from fliplens.files import read_lines, write_lines
-from fliplens.fitting import fit
-from fliplens.lens import Lens
-from fliplens.metrics import entity_recall, entity_scores
-from fliplens.recipes import TrainConfig
-from fliplens.tokenisation import Tokeniser
+from fliplens.lenses.lens import Lens
+from fliplens.text import spans
+from fliplens.text.concepts import ConceptConfig
+from fliplens.text.tokenisation import Tokeniser
+from fliplens.text.vocabulary import Vocabulary
 from fliplens.training import Checkpoint
-from fliplens.vocabulary import Vocabulary
+from fliplens.training.fitting import fit
+from fliplens.training.recipes import TrainConfig
 
 words = st.sampled_from("abcd")
 texts_of_words = st.lists(st.lists(words, max_size=9).map(" ".join), max_size=7)

@@ -20,19 +20,19 @@ from safetensors.torch import load_file, save_file
 from scipy.sparse import csr_matrix
 from toys import ToyEncoder, toy_corpus, toy_texts
 
-from fliplens.decoding import ExplainingAway, Shares, check_decoding
+from fliplens.arithmetic.decoding import ExplainingAway, Shares, check_decoding
+from fliplens.arithmetic.objective import Factors
 from fliplens.embeddings import Embeddings, open_embeddings
 from fliplens.errors import InputError
-from fliplens.evaluation import evaluate
+from fliplens.evaluation.evaluating import evaluate
 from fliplens.files import read_lines, write_lines
-from fliplens.fitting import VocabularyConfig, fit
-from fliplens.lens import Lens
-from fliplens.objective import Factors
-from fliplens.recipes import TrainConfig
+from fliplens.lenses.lens import Lens
 from fliplens.settings import FitSettings
+from fliplens.text.vocabulary import Vocabulary
 from fliplens.training.explaining_away import learn, learn_shares, ridge_dictionary
-from fliplens.views import Views
-from fliplens.vocabulary import Vocabulary
+from fliplens.training.fitting import VocabularyConfig, fit
+from fliplens.training.recipes import TrainConfig
+from fliplens.training.views import Views
 
 SHARES = Shares(score=1.3, total=1.1, offset=0.7, prior=-0.3, share=0.8, length=-0.6, own=-0.2)
 NOTHING = Shares(score=1.0, total=0.0, offset=0.0, prior=0.0, share=0.0, length=0.0, own=0.0)

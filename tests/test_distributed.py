@@ -19,9 +19,9 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file
 from toys import toy_corpus
 
-from fliplens.distributed import Group, is_distributed, join, local_device
 from fliplens.errors import InputError
 from fliplens.files import write_lines
+from fliplens.training.distributed import Group, is_distributed, join, local_device
 
 TOLERANCE = 1e-5
 """‖difference‖ / ‖weights‖ after the steps below: sums in another order, nothing else."""

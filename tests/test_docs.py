@@ -12,9 +12,9 @@ from toys import ToyEncoder, toy_corpus
 import fliplens.encoders
 from benchmarks.report import PAGES, with_results
 from fliplens.cli.reference import reference
-from fliplens.fitting import fit
-from fliplens.recipes import TrainConfig
-from fliplens.words import Words
+from fliplens.lenses.words import Words
+from fliplens.training.fitting import fit
+from fliplens.training.recipes import TrainConfig
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -70,7 +70,10 @@ def test_the_readmes_figures_are_those_of_the_committed_benchmarks() -> None:
 def test_every_module_has_its_place_on_the_architecture_page() -> None:
     page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
     package = ROOT / "fliplens"
-    modules = {path.stem for path in package.glob("*.py") if not path.stem.startswith("__")}
-    modules |= {f"{path.name}/" for path in package.iterdir() if (path / "__init__.py").is_file()}
-    named = set(re.findall(r"`([\w/]+)`", page))
-    assert modules <= named, f"not on the page: {sorted(modules - named)}"
+    rows = {name: row for row in page.splitlines() for name in re.findall(r"^\| `(\w+)/` \|", row)}
+    folders = {path.name for path in package.iterdir() if (path / "__init__.py").is_file()}
+    assert set(rows) == folders
+    for folder, row in {**rows, "": page}.items():
+        modules = {path.stem for path in (package / folder).glob("*.py") if not path.stem.startswith("__")}
+        missing = modules - set(re.findall(r"`(\w+)`", row))
+        assert not missing, f"not on the page: {sorted(missing)} of fliplens/{folder}"

@@ -15,7 +15,7 @@ from toys import ToyEncoder, toy_texts
 
 import fliplens.progress
 from fliplens.embeddings import Embeddings, Manifest, as_embeddings, manifest_path, open_embeddings
-from fliplens.encoding import encode_texts
+from fliplens.encoding.texts import encode_texts
 from fliplens.errors import EmbeddingSpaceError, FliplensError, FliplensWarning, InputError
 from fliplens.files import read_json, write_json
 

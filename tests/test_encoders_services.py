@@ -27,7 +27,7 @@ from hypothesis import strategies as st
 from fliplens.embeddings import open_embeddings
 from fliplens.encoders import BatchEncoder, canonical_spec, load_encoder
 from fliplens.encoders.registry import parse_spec
-from fliplens.encoding import encode_texts
+from fliplens.encoding.texts import encode_texts
 from fliplens.errors import FliplensError, FliplensWarning, InputError, MissingExtraError
 from fliplens.files import write_lines
 from fliplens.services.budget import Budget, Ledger

@@ -25,13 +25,13 @@ from speech import ToySpeech, spoken
 from toys import ToyEncoder, toy_texts
 
 import fliplens.cli.encode
-from fliplens.audio_encoding import encode_audio, encode_audio_shard
 from fliplens.embeddings import Manifest, open_embeddings
-from fliplens.encoding import encode_texts
-from fliplens.encoding_shards import Shard, ShardDone, encode_shard, merge_shards
+from fliplens.encoding.recordings import encode_audio, encode_audio_shard
+from fliplens.encoding.shards import Shard, ShardDone, encode_shard, merge_shards
+from fliplens.encoding.texts import encode_texts
 from fliplens.errors import FliplensError, FliplensWarning, InputError, InterruptedRunError
 from fliplens.files import write_json, write_lines
-from fliplens.long_texts import open_texts
+from fliplens.text.long_texts import open_texts
 
 TEXTS = toy_texts(47)
 STEP = 10
@@ -531,8 +531,8 @@ import resource, sys
 import numpy as np
 sys.path.insert(0, {str(ROOT / "tests")!r})
 from toys import ToyEncoder
-from fliplens.encoding import encode_texts
-from fliplens.long_texts import open_texts
+from fliplens.encoding.texts import encode_texts
+from fliplens.text.long_texts import open_texts
 from pathlib import Path
 
 class Fast(ToyEncoder):
@@ -597,7 +597,7 @@ def test_manifests_of_many_parts_take_little_of_the_time(tmp_path: Path, monkeyp
         time.sleep(0.02)
         write_json(path, value)
 
-    monkeypatch.setattr("fliplens.encoding_parts.write_json", slow)
+    monkeypatch.setattr("fliplens.encoding.parts.write_json", slow)
     with pytest.raises(FliplensError):
         encode_texts([*["a"] * 300, "the one"], Fails("the one", OSError("gone")), tmp_path / "f", rows_per_part=1)
     # Each takes 0.02 s, so that 0.4 s lie between two; the last part is counted all the same.

@@ -24,18 +24,18 @@ from speech import ToySpeech, spoken
 from toys import ToyEncoder, toy_texts
 
 import fliplens.cli.encode
-from fliplens.audio_encoding import encode_audio
-from fliplens.encoding import bad_list
+from fliplens.encoding.recordings import encode_audio
+from fliplens.encoding.texts import bad_list
 from fliplens.engines import Engine, Outcome, Piece, Work
 from fliplens.engines.encoding import encode_on
 from fliplens.engines.protocol import attempted
 from fliplens.engines.reading import Vectors, read_on
 from fliplens.errors import FliplensError, FliplensWarning, InputError, InterruptedRunError
 from fliplens.files import write_lines
-from fliplens.fitting import fit
-from fliplens.lens import Lens
-from fliplens.long_texts import open_texts
-from fliplens.recipes import TrainConfig
+from fliplens.lenses.lens import Lens
+from fliplens.text.long_texts import open_texts
+from fliplens.training.fitting import fit
+from fliplens.training.recipes import TrainConfig
 
 pa = pytest.importorskip("pyarrow")
 pq = pytest.importorskip("pyarrow.parquet")

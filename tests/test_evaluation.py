@@ -11,13 +11,13 @@ import pytest
 from oracles import brute_force_accuracy, brute_force_entity_recall, brute_force_top
 from toys import ToyEncoder, toy_corpus, toy_texts
 
-from fliplens.entities import Entities, read_entities
 from fliplens.errors import InputError
-from fliplens.evaluation import evaluate
+from fliplens.evaluation.entities import Entities, read_entities
+from fliplens.evaluation.evaluating import evaluate
 from fliplens.files import write_lines
-from fliplens.fitting import fit
-from fliplens.lens import Lens
-from fliplens.recipes import TrainConfig
+from fliplens.lenses.lens import Lens
+from fliplens.training.fitting import fit
+from fliplens.training.recipes import TrainConfig
 
 
 @pytest.fixture(scope="module")

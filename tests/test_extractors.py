@@ -23,13 +23,13 @@ from fliplens.baselines.probe import Probe
 from fliplens.baselines.splice import Splice
 from fliplens.embeddings import as_embeddings
 from fliplens.errors import EmbeddingSpaceError, EmbeddingSpaceWarning, InputError
-from fliplens.evaluation import evaluate
-from fliplens.extractor import Extractor
+from fliplens.evaluation.evaluating import evaluate
 from fliplens.files import write_lines
-from fliplens.fitting import fit
-from fliplens.lens import Lens
-from fliplens.reading_files import write_top_words
-from fliplens.recipes import TrainConfig
+from fliplens.lenses.extractor import Extractor
+from fliplens.lenses.lens import Lens
+from fliplens.lenses.reading_files import write_top_words
+from fliplens.training.fitting import fit
+from fliplens.training.recipes import TrainConfig
 
 RECIPE = TrainConfig(passes=2, batch_size=16, rank=6)
 
@@ -140,7 +140,7 @@ def test_top_is_brute_force(name: str, prior: float) -> None:
 def test_blocks_read_the_same(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     model, (_, vectors) = made(name), test_rows()
     whole = model.top(vectors, 5, prior=0.5)
-    monkeypatch.setattr("fliplens.extractor.BLOCK_ROWS", 16)
+    monkeypatch.setattr("fliplens.lenses.extractor.BLOCK_ROWS", 16)
     spoilt = np.insert(vectors, [0, 20], np.nan, axis=0)
     blocks = list(model.top_blocks(spoilt, 5, prior=0.5, drop_bad_rows=True))
     assert np.concatenate([rows for rows, _ in blocks]).tolist() == [*range(1, 21), *range(22, 62)]

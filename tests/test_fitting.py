@@ -16,15 +16,15 @@ from toys import WORDS, ToyEncoder, toy_corpus, toy_texts
 import fliplens.encoders
 from fliplens.embeddings import Embeddings, open_embeddings
 from fliplens.encoders import canonical_spec
-from fliplens.encoding import encode_texts
+from fliplens.encoding.texts import encode_texts
 from fliplens.errors import EmbeddingSpaceWarning, FliplensWarning, InputError, MissingExtraError
-from fliplens.evaluation import evaluate
+from fliplens.evaluation.evaluating import evaluate
 from fliplens.files import write_lines
-from fliplens.fitting import VocabularyConfig, fit
-from fliplens.preparation import _hold_out
-from fliplens.recipes import TrainConfig
-from fliplens.views import Rows
-from fliplens.vocabulary import Vocabulary
+from fliplens.text.vocabulary import Vocabulary
+from fliplens.training.fitting import VocabularyConfig, fit
+from fliplens.training.preparation import _hold_out
+from fliplens.training.recipes import TrainConfig
+from fliplens.training.views import Rows
 
 FAST = TrainConfig(passes=6, batch_size=32)
 

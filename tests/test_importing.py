@@ -26,7 +26,7 @@ from fliplens.errors import FliplensError, FliplensWarning, InputError, MissingE
 from fliplens.files import write_json
 from fliplens.sources import importing
 from fliplens.sources.importing import import_vectors, read_ids
-from fliplens.texts import read_texts
+from fliplens.text.opening import read_texts
 
 N, DIM = 230, 6
 MATRIX = np.random.default_rng(1).standard_normal((N, DIM)).astype(np.float32)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from benchmarks.languages import WITHOUT_SPACES, bare, check, reason
 from benchmarks.registry import benchmarks
-from fliplens.tokenisation import Tokeniser
+from fliplens.text.tokenisation import Tokeniser
 
 TOKENISER = Tokeniser()
 

@@ -19,19 +19,19 @@ from oracles import brute_force_top
 from safetensors.torch import load_file, save_file
 from toys import ToyEncoder, toy_corpus, toy_texts
 
-import fliplens.extractor
-import fliplens.lens
+import fliplens.lenses.extractor
+import fliplens.lenses.lens
+from fliplens.arithmetic.objective import Factors
 from fliplens.embeddings import Embeddings
-from fliplens.encoding import encode_texts
+from fliplens.encoding.texts import encode_texts
 from fliplens.errors import EmbeddingSpaceError, EmbeddingSpaceWarning, FliplensError, InputError
-from fliplens.fingerprint import Fingerprint
-from fliplens.fitting import fit
-from fliplens.lens import Lens
-from fliplens.objective import Factors
-from fliplens.recipes import TrainConfig
-from fliplens.tokenisation import Tokeniser
-from fliplens.vocabulary import Vocabulary
-from fliplens.words import Word, Words
+from fliplens.lenses.fingerprint import Fingerprint
+from fliplens.lenses.lens import Lens
+from fliplens.lenses.words import Word, Words
+from fliplens.text.tokenisation import Tokeniser
+from fliplens.text.vocabulary import Vocabulary
+from fliplens.training.fitting import fit
+from fliplens.training.recipes import TrainConfig
 
 
 def random_lens(V: int = 12, d: int = 5, r: int | None = 3, *, seed: int = 0, prior: bool = True) -> Lens:
@@ -123,7 +123,7 @@ def test_words_without_probabilities_say_so() -> None:
 
 
 def test_blocks_are_the_whole_read_piece_by_piece(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fliplens.extractor, "BLOCK_ROWS", 7)
+    monkeypatch.setattr(fliplens.lenses.extractor, "BLOCK_ROWS", 7)
     lens = random_lens(V=50)
     s = np.random.default_rng(1).standard_normal((20, 5)).astype(np.float32)
     whole = lens.top(s, 4)
@@ -163,7 +163,7 @@ def test_reading_folds_the_factors_where_that_is_cheaper(monkeypatch: pytest.Mon
     s = np.random.default_rng(1).standard_normal((40, 5)).astype(np.float32)
     assert lens._reader(40, True).folded and not lens._reader(20, True).folded
     folded = lens.top(s, 4)
-    monkeypatch.setattr(fliplens.lens, "folding_pays", lambda *_: False)
+    monkeypatch.setattr(fliplens.lenses.lens, "folding_pays", lambda *_: False)
     apart = lens.top(s, 4)
     np.testing.assert_array_equal(folded.indices, apart.indices)
     np.testing.assert_array_equal(folded.scores, apart.scores)

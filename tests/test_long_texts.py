@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from fliplens.errors import InputError
 from fliplens.files import read_lines, sha256_of_lines
-from fliplens.long_texts import LongTexts, TextColumn, TextFile, hash_of_texts, open_texts
+from fliplens.text.long_texts import LongTexts, TextColumn, TextFile, hash_of_texts, open_texts
 
 LINES = st.lists(
     st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\n\r"), max_size=12), min_size=1, max_size=40

@@ -11,7 +11,15 @@ from hypothesis import strategies as st
 from oracles import brute_force_entity_recall
 from scipy.sparse import csr_matrix
 
-from fliplens.metrics import accuracy, entity_recall, entity_scores, hit_sets, hits, jaccard, precision_recall_f1
+from fliplens.arithmetic.metrics import (
+    accuracy,
+    entity_recall,
+    entity_scores,
+    hit_sets,
+    hits,
+    jaccard,
+    precision_recall_f1,
+)
 
 
 @st.composite

@@ -11,15 +11,15 @@ from commands import assert_one_line, call
 from toys import DIM, ToyEncoder, toy_corpus
 
 from fliplens.baselines.fitting import FrequencyConfig, ProbeConfig, RidgeConfig, SpliceConfig, fit_baseline
+from fliplens.encoding.kept_vectors import KeptEncoder
 from fliplens.errors import InputError
-from fliplens.evaluation import evaluate
-from fliplens.extractor import Extractor
+from fliplens.evaluation.evaluating import evaluate
 from fliplens.files import write_lines
-from fliplens.fitting import fit
-from fliplens.kept_vectors import KeptEncoder
+from fliplens.lenses.extractor import Extractor
 from fliplens.models import fit_model
-from fliplens.recipes import TrainConfig
 from fliplens.settings import FitSettings
+from fliplens.training.fitting import fit
+from fliplens.training.recipes import TrainConfig
 
 
 @pytest.mark.parametrize(
@@ -178,7 +178,7 @@ def test_an_encoder_encodes_nothing_twice(tmp_path: Path, monkeypatch: pytest.Mo
         loaded.append(ToyEncoder())
         return loaded[-1]
 
-    monkeypatch.setattr("fliplens.kept_vectors.load_encoder", load)
+    monkeypatch.setattr("fliplens.encoding.kept_vectors.load_encoder", load)
     path = tmp_path / "deep" / "a.npy"
     texts = ["river stone", "cloud"]
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from oracles import dense_loss_and_gradients
 from scipy.sparse import csr_matrix
 
-from fliplens.objective import Bags, Factors, Precision, Workspace, accumulate, soft_threshold_
+from fliplens.arithmetic.objective import Bags, Factors, Precision, Workspace, accumulate, soft_threshold_
 
 
 def bags_of(counts: np.ndarray) -> Bags:

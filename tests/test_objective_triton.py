@@ -16,14 +16,15 @@ from oracles import dense_loss_and_gradients
 from test_objective import SHAPES, bags_of, problem
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from fliplens import devices, objective
-from fliplens.objective import Bags, Factors, Precision, Workspace
+from fliplens import devices
+from fliplens.arithmetic import objective
+from fliplens.arithmetic.objective import Bags, Factors, Precision, Workspace
 
 if find_spec("triton") is None:
     pytest.skip("Triton is not installed: pip install 'fliplens[triton]'", allow_module_level=True)
 
-from fliplens import objective_triton  # isort: skip
-from fliplens.objective_triton import Tiles, accumulate, default_skip  # isort: skip
+from fliplens.arithmetic import objective_triton  # isort: skip
+from fliplens.arithmetic.objective_triton import Tiles, accumulate, default_skip  # isort: skip
 
 GPU = torch.cuda.is_available()
 DEVICE = torch.device("cuda" if GPU else "cpu")
@@ -284,7 +285,7 @@ import json, re
 import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
-from fliplens import objective_triton as ours
+from fliplens.arithmetic import objective_triton as ours
 
 found = []
 kernels = (ours._normaliser_kernel, ours._word_gradients_kernel, ours._latent_gradients_kernel)
@@ -384,7 +385,7 @@ from fliplens import fit
 texts = ["a red boat", "a blue boat", "the red house", "the blue house"] * 5
 vectors = np.random.default_rng(0).standard_normal((20, 4)).astype(np.float32)
 fit(texts, vectors, device="cpu", config=fliplens.TrainConfig(passes=1))
-print("fliplens.objective_triton" in sys.modules)
+print("fliplens.arithmetic.objective_triton" in sys.modules)
 """
 
 

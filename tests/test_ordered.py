@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from oracles import ordered_scores_of_row
 
-from fliplens.objective import Factors
-from fliplens.ordered import Prepared, ordered_scores, ordered_sum
+from fliplens.arithmetic.objective import Factors
+from fliplens.arithmetic.ordered import Prepared, ordered_scores, ordered_sum
 
 F32 = NDArray[np.float32]
 

@@ -20,7 +20,7 @@ from safetensors.torch import load_file, save_file
 from toys import ToyEncoder, toy_texts
 
 from fliplens.errors import FliplensWarning, InputError
-from fliplens.lens import Lens
+from fliplens.lenses.lens import Lens
 from fliplens.published import FitJob, is_training_yaml, read_datasets, read_training_yaml
 
 # A lens that can be read by eye: E1 and E2 are identities, so a vector is the list of its words' scores.

@@ -15,12 +15,12 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from oracles import brute_force_top, ordered_scores_of_row
 
-import fliplens.reading
+import fliplens.arithmetic.top
+from fliplens.arithmetic.objective import Factors
+from fliplens.arithmetic.ordered import ordered_scores
+from fliplens.arithmetic.top import Reader, folding_pays, score_blocks, sweep_precision, top_n
 from fliplens.embeddings import Embeddings
 from fliplens.errors import InputError
-from fliplens.objective import Factors
-from fliplens.ordered import ordered_scores
-from fliplens.reading import Reader, folding_pays, score_blocks, sweep_precision, top_n
 
 
 @given(
@@ -131,7 +131,7 @@ def test_the_reader_finds_the_exact_top_words_of_the_stated_order(
 def test_the_sweep_is_within_its_reach_of_the_stated_order(kind: str, folded: bool, precision: Any) -> None:
     factors, s = made_up(kind, 500, 40, 30, 25, 7)
     reader = Reader(factors, precision=precision, folded=folded)
-    sweep = fliplens.reading._Sweep(reader, s, factors.b, 1, torch.empty(512, 25), False)
+    sweep = fliplens.arithmetic.top._Sweep(reader, s, factors.b, 1, torch.empty(512, 25), False)
     swept = sweep._multiply(0, 500)[:500].double().numpy()
     latent = reader.prepared.latents(s).numpy()
     exact = np.stack([ordered_scores_of_row(factors.E1.numpy(), factors.b.numpy(), z) for z in latent], axis=1)
@@ -154,7 +154,7 @@ def scored(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         pairs.append(len(words))
         return ordered_scores(E1, b, latent, words, rows)
 
-    monkeypatch.setattr(fliplens.reading, "ordered_scores", counted)
+    monkeypatch.setattr(fliplens.arithmetic.top, "ordered_scores", counted)
     return pairs
 
 
@@ -177,7 +177,7 @@ def test_few_words_are_scored_again_where_the_best_stand_side_by_side(scored: li
 def test_a_zero_vector_reads_the_bias_without_scoring_every_word(
     monkeypatch: pytest.MonkeyPatch, scored: list[int]
 ) -> None:
-    monkeypatch.setattr(fliplens.reading, "MOST_WAITING", 2000)
+    monkeypatch.setattr(fliplens.arithmetic.top, "MOST_WAITING", 2000)
     factors, s = made_up("spread", 20_000, 8, 8, 4, 0)
     best = Reader(factors, tile_scores=4000).top(torch.zeros_like(s), torch.zeros(20_000), 5)
     assert best.indices.tolist() == [[0, 1, 2, 3, 4]] * 4
@@ -218,7 +218,7 @@ def test_products_in_a_lower_precision_widen_the_reach(
 
     def slack() -> torch.Tensor:
         reader = Reader(factors, folded=folded)
-        return fliplens.reading._Sweep(reader, s, factors.b, 1, torch.empty(128, 6), False).slack
+        return fliplens.arithmetic.top._Sweep(reader, s, factors.b, 1, torch.empty(128, 6), False).slack
 
     def precision() -> str:
         if isinstance(said, RuntimeError):
@@ -252,7 +252,7 @@ def test_folding_is_chosen_where_it_costs_less() -> None:
 
 
 def test_the_sweep_is_in_bfloat16_only_where_that_is_fast(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fliplens.reading, "multiplies_bfloat16", lambda kind: kind == "cpu")
+    monkeypatch.setattr(fliplens.arithmetic.top, "multiplies_bfloat16", lambda kind: kind == "cpu")
     assert sweep_precision("cpu", 10_000) == "bfloat16"
     assert sweep_precision("cpu", 1) == "float32"
     assert sweep_precision("mps", 10_000) == "float32"
@@ -260,8 +260,8 @@ def test_the_sweep_is_in_bfloat16_only_where_that_is_fast(monkeypatch: pytest.Mo
 
 MEMORY = """
 import resource, torch
-from fliplens.objective import Factors
-from fliplens.reading import Reader
+from fliplens.arithmetic.objective import Factors
+from fliplens.arithmetic.top import Reader
 torch.manual_seed(0)
 E1 = torch.randn(200_000, 4)
 reader = Reader(Factors(E1, torch.randn(4, 6), torch.zeros(len(E1))))

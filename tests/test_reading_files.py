@@ -14,10 +14,10 @@ import pytest
 from commands import environment
 from test_lens import random_lens
 
-import fliplens.extractor
+import fliplens.lenses.extractor
 from fliplens.embeddings import Embeddings, open_embeddings
 from fliplens.errors import InputError, MissingExtraError
-from fliplens.reading_files import Written, write_top_words
+from fliplens.lenses.reading_files import Written, write_top_words
 
 ROWS = 50
 
@@ -25,7 +25,7 @@ ROWS = 50
 @pytest.fixture
 def vectors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A file of vectors, read in blocks of which the last is short; rows 3 and 49 are bad in `bad.npy`."""
-    monkeypatch.setattr(fliplens.extractor, "BLOCK_ROWS", 8)
+    monkeypatch.setattr(fliplens.lenses.extractor, "BLOCK_ROWS", 8)
     rows = np.random.default_rng(0).standard_normal((ROWS, 5)).astype(np.float32)
     np.save(tmp_path / "vectors.npy", rows)
     rows[[3, 49], [0, 4]] = [np.nan, np.inf]
@@ -140,7 +140,7 @@ from pathlib import Path
 import numpy as np
 sys.path.insert(0, {tests!r})
 from test_lens import random_lens
-import fliplens.reading_files
+import fliplens.lenses.reading_files
 
 def own() -> int:
     # The file's pages, which the system takes back when it needs them, are not the process's own.
@@ -156,11 +156,11 @@ def watch() -> None:
         time.sleep(0.002)
 
 lens = random_lens(V=40, d=2048, r=4)
-fliplens.reading_files.write_top_words(lens, folder / "small.npy", folder / f"warm{{sys.argv[2]}}", 3)
+fliplens.lenses.reading_files.write_top_words(lens, folder / "small.npy", folder / f"warm{{sys.argv[2]}}", 3)
 before = own()
 watcher = threading.Thread(target=watch)
 watcher.start()
-written = fliplens.reading_files.write_top_words(lens, folder / "large.npy", folder / f"out{{sys.argv[2]}}", 3)
+written = fliplens.lenses.reading_files.write_top_words(lens, folder / "large.npy", folder / f"out{{sys.argv[2]}}", 3)
 done = True
 watcher.join()
 print(written.rows, (most - before) // 1024)

@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 import torch
 
-from fliplens.anchoring import log_unigrams
+from fliplens.arithmetic.objective import Factors
 from fliplens.embeddings import Embeddings, open_embeddings
-from fliplens.evaluation import evaluate
+from fliplens.evaluation.evaluating import evaluate
 from fliplens.files import read_lines
-from fliplens.fitting import VocabularyConfig, fit
-from fliplens.lens import Lens
-from fliplens.objective import Factors
-from fliplens.recipes import TrainConfig
+from fliplens.lenses.lens import Lens
+from fliplens.training.anchoring import log_unigrams
+from fliplens.training.fitting import VocabularyConfig, fit
+from fliplens.training.recipes import TrainConfig
 
 ROWS = 8000
 

@@ -14,17 +14,17 @@ from oracles import dense_loss_and_gradients
 from test_objective import bags_of, problem
 from toys import ToyEncoder, toy_corpus, toy_texts
 
-from fliplens.anchoring import Coordinates
-from fliplens.distributed import Group
+from fliplens.arithmetic.objective import Factors, accumulate
+from fliplens.arithmetic.sampling import Sampler, share_for
 from fliplens.embeddings import Embeddings
-from fliplens.objective import Factors, accumulate
-from fliplens.recipes import TrainConfig
-from fliplens.sampling import Sampler, share_for
+from fliplens.text.vocabulary import Vocabulary
 from fliplens.training import train
+from fliplens.training.anchoring import Coordinates
+from fliplens.training.distributed import Group
 from fliplens.training.optimiser import Optimiser
+from fliplens.training.recipes import TrainConfig
 from fliplens.training.state import TrainState
-from fliplens.views import Views
-from fliplens.vocabulary import Vocabulary
+from fliplens.training.views import Views
 
 
 @given(

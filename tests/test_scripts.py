@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from fliplens.embeddings import open_embeddings
-from fliplens.encoding import bad_list
+from fliplens.encoding.texts import bad_list
 from fliplens.files import sha256_of_lines
 
 SCRIPT = Path(__file__).resolve().parents[1] / "scripts" / "encode_sonar_speech.py"

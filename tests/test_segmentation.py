@@ -17,20 +17,20 @@ from commands import ROOT, environment
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from fliplens import segmentation
-from fliplens.choosing import VocabularyConfig
 from fliplens.cli import main
-from fliplens.entities import Entities
 from fliplens.errors import FliplensWarning, InputError, MissingExtraError
-from fliplens.fitting import fit
-from fliplens.lens import Lens
-from fliplens.recipes import TrainConfig
+from fliplens.evaluation.entities import Entities
+from fliplens.lenses.lens import Lens
 from fliplens.settings import FitSettings
 from fliplens.tagging import load_tagger
 from fliplens.tagging.gazetteer import GazetteerTagger
 from fliplens.tagging.names import words_of
-from fliplens.tokenisation import AccentFolding, Tokeniser
-from fliplens.vocabulary import Vocabulary
+from fliplens.text import segmentation
+from fliplens.text.choosing import VocabularyConfig
+from fliplens.text.tokenisation import AccentFolding, Tokeniser
+from fliplens.text.vocabulary import Vocabulary
+from fliplens.training.fitting import fit
+from fliplens.training.recipes import TrainConfig
 
 breakers = pytest.importorskip("icu4py.breakers", reason="the extra icu is not installed")
 

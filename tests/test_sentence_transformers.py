@@ -21,7 +21,7 @@ from tiny_models import build_sentence_transformer
 
 from fliplens import devices
 from fliplens.encoders import BatchEncoder, Encoder, batching, load_encoder
-from fliplens.encoding import encode_texts
+from fliplens.encoding.texts import encode_texts
 from fliplens.errors import FliplensError, FliplensWarning, InputError, MissingExtraError
 from fliplens.progress import Progress
 
@@ -317,7 +317,7 @@ def test_the_bar_of_a_job_moves_with_every_batch(
         def update(self, units: int = 1) -> None:
             moves.append(units)
 
-    monkeypatch.setattr("fliplens.encoding_parts.Progress", Counted)
+    monkeypatch.setattr("fliplens.encoding.parts.Progress", Counted)
     monkeypatch.setattr(encoder, "batch_size", 2)
     encode_texts(SENTENCES, encoder, tmp_path / "v.npy", rows_per_part=5)
     assert moves == [2, 2, 1, 2, 1]

@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from fliplens.choosing import VocabularyConfig
-from fliplens.concepts import ConceptConfig
 from fliplens.errors import InputError
 from fliplens.settings import FitSettings, is_override, parse_override, read_yaml
-from fliplens.tokenisation import Tokeniser
+from fliplens.text.choosing import VocabularyConfig
+from fliplens.text.concepts import ConceptConfig
+from fliplens.text.tokenisation import Tokeniser
 
 
 @pytest.mark.parametrize(

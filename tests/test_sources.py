@@ -20,12 +20,12 @@ import fliplens.embeddings.parts
 from fliplens.embeddings import Embeddings, open_embeddings
 from fliplens.embeddings.parts import Shelf, Streamed
 from fliplens.errors import EmbeddingSpaceError, FliplensWarning, InputError, MissingExtraError
-from fliplens.fitting import fit
-from fliplens.recipes import TrainConfig
 from fliplens.sources import SourceSpec, known_sources
 from fliplens.sources.registry import KINDS, kind_of
-from fliplens.texts import read_texts
+from fliplens.text.opening import read_texts
 from fliplens.training.checkpoint import identity_of
+from fliplens.training.fitting import fit
+from fliplens.training.recipes import TrainConfig
 
 N, DIM = 700, 12
 TEXTS = [f"text {row}\nof two lines, ü{row}" for row in range(N)]

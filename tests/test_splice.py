@@ -16,10 +16,10 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy.optimize import linprog, nnls
 
-from fliplens import lasso
+from fliplens.arithmetic import lasso
+from fliplens.baselines.decomposition import Dictionary, centred, decompose, decompose_blocks, mean_of
 from fliplens.embeddings import open_embeddings
 from fliplens.errors import EmbeddingSpaceError, InputError
-from fliplens.splice import Dictionary, centred, decompose, decompose_blocks, mean_of
 
 F64 = NDArray[np.float64]
 F32 = NDArray[np.float32]

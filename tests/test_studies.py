@@ -20,14 +20,14 @@ from hypothesis import strategies as st
 from study_data import StudyFiles
 from toys import ToyEncoder
 
-import fliplens.kept_vectors
+import fliplens.encoding.kept_vectors
 import fliplens.studies.runner as runner
 from fliplens.baselines.fitting import RidgeConfig
-from fliplens.encoding import encode_texts
+from fliplens.encoding.texts import encode_texts
 from fliplens.errors import FliplensError, FliplensWarning, InputError, InterruptedRunError
-from fliplens.extractor import Extractor
 from fliplens.files import write_lines
-from fliplens.lens import Lens
+from fliplens.lenses.extractor import Extractor
+from fliplens.lenses.lens import Lens
 from fliplens.models import fit_model
 from fliplens.studies.catalogue import run_study
 from fliplens.studies.config import StudyConfig
@@ -45,7 +45,7 @@ def toy_encoder(monkeypatch: pytest.MonkeyPatch) -> None:
         ENCODERS.append(ToyEncoder())
         return ENCODERS[-1]
 
-    monkeypatch.setattr("fliplens.kept_vectors.load_encoder", load)
+    monkeypatch.setattr("fliplens.encoding.kept_vectors.load_encoder", load)
 
 
 @pytest.fixture
@@ -226,8 +226,8 @@ def test_odd_values_are_refused_in_one_line(tmp_path: Path, path: tuple[Any, ...
 @example(section="vocabulary", name=None, value={"vocab_size": 10**400, "min_df": [1]})
 def test_odd_settings_are_refused_in_one_line(tmp_path: Path, section: str, name: Any, value: Any) -> None:
     if name is not None:
-        from fliplens.recipes import TrainConfig
         from fliplens.settings import SETTINGS
+        from fliplens.training.recipes import TrainConfig
 
         chosen = name.draw(st.sampled_from(sorted({*SETTINGS, *TrainConfig.__dataclass_fields__})))
         value = {chosen: value}
@@ -517,7 +517,7 @@ def test_vectors_of_an_encoder_that_cannot_be_loaded_are_enough(
     def absent(spec: str, **_: Any) -> Any:
         raise FliplensError(f"no {spec} here")
 
-    monkeypatch.setattr(fliplens.kept_vectors, "load_encoder", absent)
+    monkeypatch.setattr(fliplens.encoding.kept_vectors, "load_encoder", absent)
     with pytest.warns(FliplensWarning, match=r"for toy start from sentence means.*no .*toy"):
         run_study("rank", files.path, tmp_path / "out")
     (lens,) = (tmp_path / "out" / "lenses").iterdir()
@@ -639,7 +639,7 @@ def unbroken(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("unbroken")
     files = StudyFiles.write(folder, ranks=[4, "full"], yardsticks=["probe", "frequency", "ridge"])
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("fliplens.kept_vectors.load_encoder", lambda _spec, **_: ToyEncoder())
+        patch.setattr("fliplens.encoding.kept_vectors.load_encoder", lambda _spec, **_: ToyEncoder())
         run_study("rank", files.path, folder / "out")
     return folder
 
@@ -675,7 +675,7 @@ def test_training_goes_on_from_the_middle_of_a_fit(tmp_path: Path, unbroken: Pat
         seen.append(options["checkpoint"].has_state)
         return train(*args, **options)
 
-    monkeypatch.setattr("fliplens.fitting.train", watching)
+    monkeypatch.setattr("fliplens.training.fitting.train", watching)
     run_study("rank", unbroken / "study.yaml", out)
     assert seen == [True, False]
     assert_same_results(out, unbroken / "out")
@@ -702,11 +702,11 @@ def test_what_a_kill_leaves_beside_a_finished_lens_is_removed(tmp_path: Path, un
 TOY_COMMAND = """
 import sys, time
 sys.path.insert(0, {tests!r})
-import fliplens.kept_vectors, fliplens.fitting
+import fliplens.encoding.kept_vectors, fliplens.training.fitting
 from toys import ToyEncoder
 
-fliplens.kept_vectors.load_encoder = lambda spec, **_: ToyEncoder()
-train = fliplens.fitting.train
+fliplens.encoding.kept_vectors.load_encoder = lambda spec, **_: ToyEncoder()
+train = fliplens.training.fitting.train
 
 def slow(*args, stop=None, **options):
     def waiting():
@@ -716,7 +716,7 @@ def slow(*args, stop=None, **options):
         return found
     return train(*args, stop=waiting, **options)
 
-fliplens.fitting.train = slow
+fliplens.training.fitting.train = slow
 from fliplens.cli import main
 raise SystemExit(main(sys.argv[1:]))
 """

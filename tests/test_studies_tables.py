@@ -21,6 +21,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
+from fliplens.arithmetic.uncertainty import estimate
 from fliplens.errors import InputError
 from fliplens.studies.findings import PER_CENT, Scale, beyond_chance, compared, highest, measured, times, trend
 from fliplens.studies.rendering import (
@@ -35,7 +36,6 @@ from fliplens.studies.rendering import (
     to_markdown,
 )
 from fliplens.studies.tables import Cell, Column, Table
-from fliplens.uncertainty import estimate
 
 NASTY = [
     "a | b",

@@ -22,24 +22,24 @@ from fliplens.baselines.fitting import (
     SpliceConfig,
     fit_baseline,
 )
-from fliplens.comparison import compare
-from fliplens.concepts import ConceptConfig
 from fliplens.errors import InputError
-from fliplens.evaluation import evaluate
-from fliplens.extractor import Extractor
+from fliplens.evaluation.comparison import compare
+from fliplens.evaluation.evaluating import evaluate
 from fliplens.files import write_lines
-from fliplens.fitting import fit
-from fliplens.recipes import TrainConfig
+from fliplens.lenses.extractor import Extractor
 from fliplens.studies.catalogue import KINDS, StudyResult, run_study
 from fliplens.studies.names import STUDIES
 from fliplens.studies.tables import Cell
+from fliplens.text.concepts import ConceptConfig
+from fliplens.training.fitting import fit
+from fliplens.training.recipes import TrainConfig
 
 PRIORS = {"table": "with_prior", "without-prior": "without_prior"}
 
 
 @pytest.fixture(autouse=True)
 def toy_encoder(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fliplens.kept_vectors.load_encoder", lambda _spec, **_: ToyEncoder())
+    monkeypatch.setattr("fliplens.encoding.kept_vectors.load_encoder", lambda _spec, **_: ToyEncoder())
 
 
 def recipe(**changes: Any) -> TrainConfig:
@@ -338,7 +338,7 @@ def test_encoders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
             return ToyEncoder._word(word + "!")
 
     monkeypatch.setattr(
-        "fliplens.kept_vectors.load_encoder", lambda spec, **_: Other() if spec == "other" else ToyEncoder()
+        "fliplens.encoding.kept_vectors.load_encoder", lambda spec, **_: Other() if spec == "other" else ToyEncoder()
     )
     files = StudyFiles.write(tmp_path, "crossed", encoders=["toy", "other"])
     for split in files.config["corpora"]["crossed"].values():

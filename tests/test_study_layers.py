@@ -11,11 +11,11 @@ from tiny_models import build_bert
 
 from fliplens.encoders import load_encoder
 from fliplens.errors import InputError
-from fliplens.evaluation import evaluate
+from fliplens.evaluation.evaluating import evaluate
 from fliplens.files import read_lines
-from fliplens.fitting import fit
-from fliplens.recipes import TrainConfig
 from fliplens.studies.catalogue import run_study
+from fliplens.training.fitting import fit
+from fliplens.training.recipes import TrainConfig
 
 pytest.importorskip("transformers")
 

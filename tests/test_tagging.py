@@ -16,14 +16,14 @@ from commands import ROOT, assert_one_line, call, command, environment, interrup
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fliplens.entities import read_entities
 from fliplens.errors import FliplensError, InputError
+from fliplens.evaluation.entities import read_entities
 from fliplens.files import write_lines
 from fliplens.tagging import DecliningTagger, Tagged, Tagger, load_tagger, tag_texts
 from fliplens.tagging.gazetteer import GazetteerTagger
 from fliplens.tagging.names import names_in, words_of
-from fliplens.tokenisation import Tokeniser
-from fliplens.vocabulary import Vocabulary
+from fliplens.text.tokenisation import Tokeniser
+from fliplens.text.vocabulary import Vocabulary
 
 PLACES = ROOT / "tests" / "places.txt"
 
@@ -522,10 +522,10 @@ def test_asking_for_help_or_for_a_tagger_loads_no_model_library() -> None:
 
 def test_names_of_real_text_measure_a_lens(data_dir: Path, tmp_path: Path) -> None:
     from fliplens.embeddings import open_embeddings
-    from fliplens.evaluation import evaluate
+    from fliplens.evaluation.evaluating import evaluate
     from fliplens.files import read_lines
-    from fliplens.fitting import VocabularyConfig, fit
-    from fliplens.recipes import TrainConfig
+    from fliplens.training.fitting import VocabularyConfig, fit
+    from fliplens.training.recipes import TrainConfig
 
     folder = data_dir / "common-voice"
     dev = read_lines(folder / "en.dev.txt")

@@ -12,7 +12,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from fliplens.errors import InputError
-from fliplens.tokenisation import AccentFolding, Tokeniser, TokeniserMode
+from fliplens.text.tokenisation import AccentFolding, Tokeniser, TokeniserMode
 
 ACCENTS: list[AccentFolding | None] = [None, "unicode", "ascii"]
 DEFAULT_MODES = [

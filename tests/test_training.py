@@ -12,7 +12,13 @@ from hypothesis import strategies as st
 from scipy.sparse import csr_matrix
 from toys import ToyEncoder, toy_corpus, toy_texts
 
-from fliplens.anchoring import (
+from fliplens.arithmetic.objective import Factors
+from fliplens.embeddings import Embeddings
+from fliplens.errors import FliplensWarning, InputError
+from fliplens.evaluation.evaluating import evaluate
+from fliplens.text.vocabulary import Vocabulary
+from fliplens.training import train
+from fliplens.training.anchoring import (
     Coordinates,
     anchored_factors,
     covariance,
@@ -20,15 +26,9 @@ from fliplens.anchoring import (
     random_factors,
     sentence_means,
 )
-from fliplens.embeddings import Embeddings
-from fliplens.errors import FliplensWarning, InputError
-from fliplens.evaluation import evaluate
-from fliplens.fitting import VocabularyConfig, fit
-from fliplens.objective import Factors
-from fliplens.recipes import RECIPES, TrainConfig
-from fliplens.training import train
-from fliplens.views import Views
-from fliplens.vocabulary import Vocabulary
+from fliplens.training.fitting import VocabularyConfig, fit
+from fliplens.training.recipes import RECIPES, TrainConfig
+from fliplens.training.views import Views
 
 
 def views(n: int = 400, *, seed: int = 0, paired: bool = False) -> tuple[Views, Vocabulary]:

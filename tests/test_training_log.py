@@ -20,11 +20,11 @@ from test_checkpoint import after, rows, run, unbroken
 from toys import toy_corpus
 
 from fliplens.errors import FliplensWarning, InputError, InterruptedRunError, MissingExtraError
-from fliplens.fitting import fit
-from fliplens.recipes import TrainConfig
 from fliplens.training import Checkpoint, FolderLog, JsonLines, TensorBoard, TrainResult, train
+from fliplens.training.fitting import fit
+from fliplens.training.recipes import TrainConfig
 from fliplens.training.trainer import LOG_STEPS
-from fliplens.views import batches
+from fliplens.training.views import batches
 
 TIMES = ("seconds", "rows_per_second")
 

@@ -12,8 +12,8 @@ import scipy.stats
 from hypothesis import given
 from hypothesis import strategies as st
 
-import fliplens.uncertainty
-from fliplens.uncertainty import (
+import fliplens.arithmetic.uncertainty
+from fliplens.arithmetic.uncertainty import (
     Difference,
     estimate,
     estimate_perplexity,
@@ -147,7 +147,7 @@ def test_exact_p_values_are_scipys() -> None:
 
 @pytest.mark.parametrize("cells", [2**21, 700])
 def test_drawn_p_values_are_near_scipys_and_the_exact_one(monkeypatch: pytest.MonkeyPatch, cells: int) -> None:
-    monkeypatch.setattr(fliplens.uncertainty, "BLOCK_CELLS", cells)
+    monkeypatch.setattr(fliplens.arithmetic.uncertainty, "BLOCK_CELLS", cells)
     random = np.random.default_rng(8)
     differences = random.normal(0.35, 1, 17)
     drawn = sign_flip_p_value(differences)

@@ -15,9 +15,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.sparse import csr_matrix
 
-from fliplens.anchoring import Coordinates
 from fliplens.embeddings import Embeddings
-from fliplens.views import batch, batches, prefetch, prefetch_depth
+from fliplens.training.anchoring import Coordinates
+from fliplens.training.views import batch, batches, prefetch, prefetch_depth
 
 # Order ------------------------------------------------------------------------------------------------------
 

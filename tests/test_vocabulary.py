@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 
 from fliplens.errors import InputError
 from fliplens.files import read_lines
-from fliplens.tokenisation import Tokeniser
-from fliplens.vocabulary import Vocabulary
+from fliplens.text.tokenisation import Tokeniser
+from fliplens.text.vocabulary import Vocabulary
 
 CORPUS = [
     "The cat sat on the mat.",
@@ -280,7 +280,7 @@ def test_missing_vocab_json_is_an_input_error(tmp_path: Path) -> None:
 
 def test_needs_no_torch_and_no_scikit_learn() -> None:
     code = (
-        "import sys, fliplens.vocabulary as v; v.Vocabulary.from_texts(['a b']).counts(['a']); "
+        "import sys, fliplens.text.vocabulary as v; v.Vocabulary.from_texts(['a b']).counts(['a']); "
         "sys.exit(any(name in sys.modules for name in ('torch', 'sklearn')))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -13,21 +13,21 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from fliplens.anchoring import sentence_means
+from fliplens.baselines.decomposition import Dictionary, mean_of
 from fliplens.baselines.linear import Ridge, RidgeFactors, frequency_factors
 from fliplens.baselines.probe import Probe, check_recipe, train_probe
 from fliplens.baselines.splice import Splice
-from fliplens.choosing import VocabularyChoice, choice_of
 from fliplens.embeddings import EmbeddingsLike
 from fliplens.errors import InputError
-from fliplens.evaluation import evaluate
-from fliplens.extractor import Extractor
-from fliplens.fingerprint import Fingerprint
-from fliplens.lens import Lens
-from fliplens.preparation import HELD_OUT_SHARE, Prepared, Source, check_hold_out
-from fliplens.recipes import TrainConfig
-from fliplens.splice import Dictionary, mean_of
-from fliplens.vocabulary import Vocabulary
+from fliplens.evaluation.evaluating import evaluate
+from fliplens.lenses.extractor import Extractor
+from fliplens.lenses.fingerprint import Fingerprint
+from fliplens.lenses.lens import Lens
+from fliplens.text.choosing import VocabularyChoice, choice_of
+from fliplens.text.vocabulary import Vocabulary
+from fliplens.training.anchoring import sentence_means
+from fliplens.training.preparation import HELD_OUT_SHARE, Prepared, Source, check_hold_out
+from fliplens.training.recipes import TrainConfig
 
 if TYPE_CHECKING:
     from fliplens.encoders import Encoder

@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 from torch import Tensor
 
-from fliplens.anchoring import covariance, log_unigrams
+from fliplens.arithmetic.objective import Factors
 from fliplens.embeddings import Embeddings
-from fliplens.objective import Factors
-from fliplens.views import Views
+from fliplens.training.anchoring import covariance, log_unigrams
+from fliplens.training.views import Views
 
 __all__ = ["Ridge", "frequency_factors"]
 

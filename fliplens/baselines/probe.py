@@ -20,21 +20,21 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import gelu
 
-from fliplens.decoding import Decoding
-from fliplens.distributed import Group
+from fliplens.arithmetic.decoding import Decoding
+from fliplens.arithmetic.objective import Bags, Factors
+from fliplens.arithmetic.top import BLOCK_BYTES
 from fliplens.embeddings import Embeddings
 from fliplens.errors import FliplensError, InputError, InterruptedRunError
-from fliplens.extractor import Extractor, check_prior
-from fliplens.fingerprint import Fingerprint
-from fliplens.objective import Bags, Factors
+from fliplens.lenses.extractor import Extractor, check_prior
+from fliplens.lenses.fingerprint import Fingerprint
 from fliplens.progress import Progress
-from fliplens.reading import BLOCK_BYTES
-from fliplens.recipes import TrainConfig
+from fliplens.text.vocabulary import Vocabulary
+from fliplens.training.distributed import Group
 from fliplens.training.optimiser import Optimiser
+from fliplens.training.recipes import TrainConfig
 from fliplens.training.start import starting_state
 from fliplens.training.trainer import sampler_of
-from fliplens.views import Views, batch, batches
-from fliplens.vocabulary import Vocabulary
+from fliplens.training.views import Views, batch, batches
 
 __all__ = ["Probe", "ProbeResult", "check_recipe", "train_probe"]
 

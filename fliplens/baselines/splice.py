@@ -11,19 +11,19 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fliplens.decoding import Decoding
+from fliplens.arithmetic.decoding import Decoding
+from fliplens.baselines.decomposition import Dictionary, decompose_blocks
 from fliplens.embeddings import Embeddings
 from fliplens.errors import InputError
-from fliplens.extractor import Extractor, ViewName, check_prior
-from fliplens.fingerprint import Fingerprint
-from fliplens.splice import Dictionary, decompose_blocks
-from fliplens.vocabulary import Vocabulary
+from fliplens.lenses.extractor import Extractor, ViewName, check_prior
+from fliplens.lenses.fingerprint import Fingerprint
+from fliplens.text.vocabulary import Vocabulary
 
 __all__ = ["Splice"]
 
 
 class Splice(Extractor):
-    """A sparse, non-negative sum of concept vectors for every vector (`fliplens.splice`).
+    """A sparse, non-negative sum of concept vectors for every vector (`fliplens.baselines.decomposition`).
 
     Args:
         dictionary: float32 (C, d), the concepts' vectors, each of length 1 or 0.

@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 
 from fliplens.cli.output import print_comparisons
-from fliplens.comparison import Comparison, compare_views
 from fliplens.devices import resolve_device
 from fliplens.embeddings import open_embeddings
 from fliplens.errors import InputError
-from fliplens.evaluation import EvaluationResult, evaluate
-from fliplens.extractor import Extractor
-from fliplens.views import Rows
+from fliplens.evaluation.comparison import Comparison, compare_views
+from fliplens.evaluation.evaluating import EvaluationResult, evaluate
+from fliplens.lenses.extractor import Extractor
+from fliplens.training.views import Rows
 
 __all__ = ["Against"]
 

@@ -8,18 +8,18 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from fliplens.audio_encoding import encode_audio, encode_audio_shard
 from fliplens.cli.output import print_json, print_text, vectors_of
 from fliplens.cli.signals import StopOnSignal
 from fliplens.embeddings import Manifest
 from fliplens.encoders import Encoder, canonical_spec, load_encoder
 from fliplens.encoders.registry import FAMILIES, parse_spec
-from fliplens.encoding import encode_texts
-from fliplens.encoding_jobs import bad_list, check_output
-from fliplens.encoding_shards import Shard, encode_shard, merge_shards
+from fliplens.encoding.jobs import bad_list, check_output
+from fliplens.encoding.recordings import encode_audio, encode_audio_shard
+from fliplens.encoding.shards import Shard, encode_shard, merge_shards
+from fliplens.encoding.texts import encode_texts
 from fliplens.errors import InputError, InterruptedRunError
-from fliplens.long_texts import open_texts
 from fliplens.sources import SourceSpec
+from fliplens.text.long_texts import open_texts
 
 __all__ = ["run"]
 

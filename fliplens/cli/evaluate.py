@@ -9,14 +9,14 @@ from fliplens.cli.against import Against
 from fliplens.cli.output import print_evaluation, print_json, print_text
 from fliplens.devices import resolve_device
 from fliplens.embeddings import open_embeddings
-from fliplens.entities import read_entities
 from fliplens.errors import InputError
-from fliplens.evaluation import DEFAULT_TOPN, evaluate
-from fliplens.extractor import Extractor
-from fliplens.lens import Lens
+from fliplens.evaluation.entities import read_entities
+from fliplens.evaluation.evaluating import DEFAULT_TOPN, evaluate
+from fliplens.lenses.extractor import Extractor
+from fliplens.lenses.lens import Lens
 from fliplens.published import evaluate_dataset, write_results
 from fliplens.published.evaluation import inside
-from fliplens.views import Rows
+from fliplens.training.views import Rows
 
 __all__ = ["run"]
 

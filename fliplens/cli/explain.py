@@ -13,8 +13,8 @@ from fliplens.devices import resolve_device
 from fliplens.embeddings import Embeddings, Manifest, open_embeddings
 from fliplens.encoders import load_encoder, text_spec
 from fliplens.errors import InputError, InterruptedRunError
-from fliplens.extractor import Extractor
-from fliplens.reading_files import Written, check_output, write_top_words
+from fliplens.lenses.extractor import Extractor
+from fliplens.lenses.reading_files import Written, check_output, write_top_words
 from fliplens.wording import counted
 
 __all__ = ["run"]

@@ -11,18 +11,18 @@ from fliplens.cli.info import describe, print_description
 from fliplens.cli.output import print_json
 from fliplens.cli.signals import StopOnSignal
 from fliplens.devices import resolve_device
-from fliplens.distributed import Group, is_distributed, join, local_device
 from fliplens.embeddings import open_embeddings
 from fliplens.errors import FliplensWarning, InputError, InterruptedRunError
-from fliplens.extractor import Extractor
 from fliplens.files import check_free
-from fliplens.fitting import fit
-from fliplens.lens_files import LENS_FOLDER
+from fliplens.lenses.extractor import Extractor
+from fliplens.lenses.files import LENS_FOLDER
 from fliplens.models import fit_model
 from fliplens.progress import say
 from fliplens.published import is_training_yaml, read_training_yaml
 from fliplens.settings import EXPLAIN_AWAY, FitSettings, is_override, parse_override, read_yaml, switch
 from fliplens.training import Checkpoint, FolderLog
+from fliplens.training.distributed import Group, is_distributed, join, local_device
+from fliplens.training.fitting import fit
 
 __all__ = ["run"]
 

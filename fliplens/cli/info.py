@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from fliplens.cli.output import print_json, print_table
-from fliplens.extractor import Extractor
-from fliplens.lens import Lens
+from fliplens.lenses.extractor import Extractor
+from fliplens.lenses.lens import Lens
 
 __all__ = ["describe", "print_description", "run"]
 

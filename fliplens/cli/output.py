@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 from fliplens.wording import counted
 
 if TYPE_CHECKING:
-    from fliplens.comparison import Comparison
-    from fliplens.evaluation import AtPriors, EvaluationResult
-    from fliplens.uncertainty import Difference, Estimate
+    from fliplens.arithmetic.uncertainty import Difference, Estimate
+    from fliplens.evaluation.comparison import Comparison
+    from fliplens.evaluation.evaluating import AtPriors, EvaluationResult
 
 __all__ = ["print_comparisons", "print_evaluation", "print_json", "print_table", "print_text", "vectors_of"]
 

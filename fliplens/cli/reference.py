@@ -8,9 +8,9 @@ import inspect
 import sys
 from itertools import pairwise
 
-from fliplens import recipes
 from fliplens.cli.parser import build_parser
-from fliplens.recipes import RECIPES
+from fliplens.training import recipes
+from fliplens.training.recipes import RECIPES
 
 __all__ = ["reference"]
 

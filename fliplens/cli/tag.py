@@ -8,7 +8,7 @@ from pathlib import Path
 from fliplens.cli.output import print_json, print_text
 from fliplens.tagging import load_tagger, tag_texts
 from fliplens.tagging.writing import check_output
-from fliplens.texts import read_texts
+from fliplens.text.opening import read_texts
 from fliplens.wording import counted
 
 __all__ = ["run"]

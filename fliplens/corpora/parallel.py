@@ -53,7 +53,7 @@ class LineFiles:
                 yield Row(texts, split)
             if not number:
                 raise InputError(
-                    f"expected one sentence a line in {paths[0]}, found an empty file: name another, or download it again"
+                    f"expected one sentence a line in {paths[0]}, found an empty file: download it again"
                 )
 
 
@@ -107,7 +107,7 @@ class PairFiles:
                 yield Row((cells[columns[0]], cells[columns[1]]), split)
             if not number:
                 raise InputError(
-                    f"expected a pair of sentences a line in {path}, found an empty file: name another, or download it again"
+                    f"expected a pair of sentences a line in {path}, found an empty file: download it again"
                 )
             bad.end()
 

@@ -12,15 +12,15 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from fliplens.audio_encoding import encode_audio
 from fliplens.corpora.layout import Vectors, View, label_of, similarity_name
 from fliplens.corpora.similarity import more_alike, write_similarities
 from fliplens.embeddings import Embeddings, manifest_path, open_embeddings, write_npy
 from fliplens.encoders import Encoder
-from fliplens.encoding import encode_texts
+from fliplens.encoding.recordings import encode_audio
+from fliplens.encoding.texts import encode_texts
 from fliplens.errors import InputError
 from fliplens.files import atomic_file, read_lines, sha256_of_file, sha256_of_lines, write_json, write_lines
-from fliplens.long_texts import open_texts
+from fliplens.text.long_texts import open_texts
 
 __all__ = ["EncoderSet", "encode_views", "encoder_sets", "pairs_of", "write_alike"]
 

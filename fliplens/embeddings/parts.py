@@ -27,10 +27,10 @@ CHUNK_BYTES = 2**23
 """What is decoded in one piece."""
 PIECE_ROWS = 256
 """Rows that are kept together when the rest of what was decoded with them is given up: half of a run of consecutive
-rows that training draws from (`fliplens.views.RUN_ROWS`), so that few more are kept than it wants."""
+rows that training draws from (`fliplens.training.views.RUN_ROWS`), so that few more are kept than it wants."""
 SHELF_BYTES = 2**29
-"""What is kept: the rows of a window of training (`fliplens.views.WINDOW_ROWS`) of 1,024 float32 numbers, and half as
-many beside them."""
+"""What is kept: the rows of a window of training (`fliplens.training.views.WINDOW_ROWS`) of 1,024 float32 numbers,
+and half as many beside them."""
 WASTE = 20
 """Rows decoded for each row that was asked for, from which on a file is read in an order that it was not made for."""
 

@@ -11,18 +11,18 @@ from typing import Any, cast
 
 import numpy as np
 
-from fliplens.audio_encoding import audio_files, encode_files, state_of_files
 from fliplens.embeddings import FLOAT_TYPES
 from fliplens.encoders import Encoder, SpeechEncoder
-from fliplens.encoding import encode_lines
-from fliplens.encoding_jobs import Part, list_bad
-from fliplens.encoding_parts import check_vectors
+from fliplens.encoding.jobs import Part, list_bad
+from fliplens.encoding.parts import check_vectors
+from fliplens.encoding.recordings import audio_files, encode_files, state_of_files
+from fliplens.encoding.texts import encode_lines
 from fliplens.engines.folders import Job, PieceWork, fill, finished
 from fliplens.engines.protocol import Engine, Outcome, Piece
 from fliplens.errors import FliplensError, FliplensWarning, InputError
 from fliplens.files import FolderKind, atomic_file
-from fliplens.long_texts import hash_of_texts
 from fliplens.sources.columns import arrow_library
+from fliplens.text.long_texts import hash_of_texts
 
 __all__ = ["EncodePiece", "Encoded", "encode_on"]
 
@@ -119,7 +119,7 @@ class EncodePiece(PieceWork):
 
         Raises:
             InputError: an input cannot be read.
-            FliplensError: see `fliplens.encoding.encode_texts`.
+            FliplensError: see `fliplens.encoding.texts.encode_texts`.
             InterruptedRunError: all is to stop.
         """
         facts = self._facts(piece)  # before the files are read: what changes meanwhile is then found to have changed
@@ -218,8 +218,8 @@ def encode_on(
 
     Args:
         engine: what runs it.
-        inputs: one row each, texts or paths of files of audio; those of `fliplens.long_texts.open_texts` are read
-            where they are encoded.
+        inputs: one row each, texts or paths of files of audio; those of `fliplens.text.long_texts.open_texts` are
+            read where they are encoded.
         load: loads the encoder, where it is used; what is loaded must be picklable, the encoder need not be.
         out: the folder, whose name ends in `.parquet`. The files' names are in the order of the rows.
         spec: the encoder's name, for the record.
@@ -235,7 +235,7 @@ def encode_on(
 
     Raises:
         InputError: no inputs, or `out` holds something else, perhaps of another version of the encoder; or as
-            `fliplens.encoding.encode_texts` and `fliplens.audio_encoding.encode_audio`.
+            `fliplens.encoding.texts.encode_texts` and `fliplens.encoding.recordings.encode_audio`.
         FliplensError: the encoder or the engine failed; files that are whole are kept, the same call goes on.
         InterruptedRunError: `stop` was true.
         MissingExtraError: there is no pyarrow.

@@ -12,16 +12,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fliplens.audio_encoding import state_of_files
-from fliplens.decoding import Decoding
+from fliplens.arithmetic.decoding import Decoding
 from fliplens.devices import resolve_device
 from fliplens.embeddings import BLOCK_ROWS, Embeddings, open_embeddings
+from fliplens.encoding.recordings import state_of_files
 from fliplens.engines.folders import Job, PieceWork, fill, finished
 from fliplens.engines.protocol import Engine, Outcome, Piece
 from fliplens.errors import InputError
-from fliplens.extractor import Extractor
 from fliplens.files import FolderKind, atomic_file, sha256_of_file, sha256_of_lines
-from fliplens.reading_files import Written, parquet_writer
+from fliplens.lenses.extractor import Extractor
+from fliplens.lenses.reading_files import Written, parquet_writer
 from fliplens.sources.columns import arrow_library
 from fliplens.sources.parquet import column_files
 from fliplens.sources.registry import kind_of

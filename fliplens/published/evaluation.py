@@ -12,11 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fliplens.embeddings import Embeddings
-from fliplens.entities import read_entities
 from fliplens.errors import FliplensWarning, InputError
-from fliplens.evaluation import EvaluationResult, MetricChoice, ViewResult, evaluate
+from fliplens.evaluation.entities import read_entities
+from fliplens.evaluation.evaluating import EvaluationResult, MetricChoice, ViewResult, evaluate
 from fliplens.files import read_lines, write_json
-from fliplens.lens import Lens
+from fliplens.lenses.lens import Lens
 from fliplens.published.datasets import Dataset, find_dataset, read_datasets
 
 __all__ = ["DatasetEvaluation", "evaluate_dataset", "inside", "write_results"]

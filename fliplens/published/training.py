@@ -8,16 +8,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fliplens.choosing import VocabularyConfig
 from fliplens.embeddings import Embeddings
 from fliplens.errors import FliplensWarning, InputError
 from fliplens.files import read_lines
 from fliplens.published.datasets import find_dataset, locate, read_datasets
 from fliplens.published.sections import Section
-from fliplens.recipes import TrainConfig
 from fliplens.settings import read_yaml
-from fliplens.tokenisation import Tokeniser
-from fliplens.vocabulary import Vocabulary, check_size
+from fliplens.text.choosing import VocabularyConfig
+from fliplens.text.tokenisation import Tokeniser
+from fliplens.text.vocabulary import Vocabulary, check_size
+from fliplens.training.recipes import TrainConfig
 
 __all__ = ["FitJob", "is_training_yaml", "read_training_yaml"]
 

@@ -56,8 +56,8 @@ def import_vectors(
     """Read every vector of a source once, in order, and write a folder that `open_embeddings` maps.
 
     Beside each shard lie the ids of its rows, and their texts where the source was told to give them, so that what is
-    read from row i can be joined back; `read_ids` and `fliplens.texts.read_texts` read them. The same call goes on
-    with an import that was cut off, and leaves a finished one as it is.
+    read from row i can be joined back; `read_ids` and `fliplens.text.opening.read_texts` read them. The same call
+    goes on with an import that was cut off, and leaves a finished one as it is.
 
     Rows of NaN or infinite values keep their place, so that texts and ids still fit, and are listed in `bad.jsonl`;
     what reads the folder refuses them unless it is told to leave them out (`drop_bad_rows`).

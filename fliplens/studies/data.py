@@ -18,17 +18,17 @@ import numpy as np
 
 from fliplens.embeddings import Embeddings, manifest_path, open_embeddings
 from fliplens.encoders import text_spec
-from fliplens.entities import read_entities
+from fliplens.encoding.kept_vectors import KeptEncoder
 from fliplens.errors import FliplensError, FliplensWarning, InputError
+from fliplens.evaluation.entities import read_entities
 from fliplens.files import sha256_of_file, sha256_of_lines
-from fliplens.kept_vectors import KeptEncoder
 from fliplens.sources.specs import SourceSpec
 from fliplens.studies.config import Side, Split, StudyConfig
 from fliplens.studies.located import Located
 from fliplens.studies.plan import View
-from fliplens.texts import read_texts
-from fliplens.tokenisation import Tokeniser
-from fliplens.vocabulary import Vocabulary
+from fliplens.text.opening import read_texts
+from fliplens.text.tokenisation import Tokeniser
+from fliplens.text.vocabulary import Vocabulary
 
 __all__ = ["Loaded", "StudyData", "digest"]
 

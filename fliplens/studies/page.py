@@ -146,7 +146,7 @@ def forget_models(folder: Path, kept: Collection[str]) -> None:
         folder: the study's.
         kept: names of folders that stay.
     """
-    from fliplens.lens_files import LENS_FOLDER
+    from fliplens.lenses.files import LENS_FOLDER
 
     for name in _earlier(folder).get("models", []):
         place = folder / "lenses" / str(name)

@@ -15,24 +15,24 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import fliplens
-from fliplens.comparison import compare
 from fliplens.embeddings import Embeddings
 from fliplens.errors import InputError, InterruptedRunError
-from fliplens.evaluation import evaluate
-from fliplens.extractor import Extractor, ViewName
+from fliplens.evaluation.comparison import compare
+from fliplens.evaluation.evaluating import evaluate
 from fliplens.files import atomic_folder, link_or_copy, read_json, sha256_of_file, sha256_of_lines, write_json
-from fliplens.lens_files import LENS_FOLDER
+from fliplens.lenses.extractor import Extractor, ViewName
+from fliplens.lenses.files import LENS_FOLDER
 from fliplens.models import fit_model
 from fliplens.progress import Progress
-from fliplens.recipes import TrainConfig
 from fliplens.settings import EXPLAIN_AWAY, UNTRAINED, FitSettings
 from fliplens.studies.config import StudyConfig
 from fliplens.studies.data import Loaded, StudyData, digest
 from fliplens.studies.located import Located
 from fliplens.studies.page import short_names
 from fliplens.studies.plan import Comparing, Evaluating, Fitting, Plan, View
-from fliplens.tokenisation import Tokeniser
+from fliplens.text.tokenisation import Tokeniser
 from fliplens.training import Checkpoint
+from fliplens.training.recipes import TrainConfig
 
 if TYPE_CHECKING:
     from fliplens.encoders import Encoder

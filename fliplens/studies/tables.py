@@ -27,7 +27,7 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 class Measured(Protocol):
-    """What a cell is made from: `fliplens.metrics.Estimate` and whatever looks like it."""
+    """What a cell is made from: `fliplens.arithmetic.metrics.Estimate` and whatever looks like it."""
 
     @property
     def mean(self) -> float:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
-from fliplens.extractor import ViewName
+from fliplens.lenses.extractor import ViewName
 from fliplens.studies.config import StudyConfig
 from fliplens.studies.findings import compared
 from fliplens.studies.names import STUDIES

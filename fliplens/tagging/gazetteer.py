@@ -9,7 +9,7 @@ from typing import Any, Literal, get_args
 from fliplens.errors import InputError
 from fliplens.files import read_lines, sha256_of_lines
 from fliplens.tagging.names import Place, elided, possessor, words_of
-from fliplens.tokenisation import Tokeniser
+from fliplens.text.tokenisation import Tokeniser
 
 __all__ = ["GazetteerTagger", "WordRule"]
 

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import regex
 
-from fliplens.tokenisation import Tokeniser
+from fliplens.text.tokenisation import Tokeniser
 
 __all__ = ["Place", "elided", "names_in", "possessor", "words_of"]
 

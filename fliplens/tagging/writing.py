@@ -19,7 +19,7 @@ from fliplens.files import atomic_file, check_free_file, read_json, sha256_of_fi
 from fliplens.progress import Progress
 from fliplens.tagging.names import names_in
 from fliplens.tagging.tagger import DecliningTagger, Tagger
-from fliplens.tokenisation import Tokeniser
+from fliplens.text.tokenisation import Tokeniser
 
 __all__ = ["FORMAT_VERSION", "Tagged", "check_output", "tag_texts"]
 

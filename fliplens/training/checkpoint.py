@@ -24,14 +24,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fliplens.distributed import Group
 from fliplens.embeddings import Embeddings
-from fliplens.encoding import encode_texts
+from fliplens.encoding.texts import encode_texts
 from fliplens.errors import FliplensWarning, InputError, InterruptedRunError, reason_of
 from fliplens.files import atomic_file
-from fliplens.recipes import TrainConfig
+from fliplens.training.distributed import Group
+from fliplens.training.recipes import TrainConfig
 from fliplens.training.state import STATE_VERSION, TrainState
-from fliplens.views import Views
+from fliplens.training.views import Views
 
 if TYPE_CHECKING:
     from fliplens.encoders import Encoder

@@ -1,7 +1,8 @@
 """What explaining away needs of a finished lens, learned from its training rows: dictionary and shares.
 
 The dictionary is a ridge regression from words to vectors, solved by conjugate gradients; the shares, seven numbers,
-are found by the cross-entropy of beliefs with the words that are there. What both are for: `fliplens.decoding`.
+are found by the cross-entropy of beliefs with the words that are there. What both are for:
+`fliplens.arithmetic.decoding`.
 """
 
 from __future__ import annotations
@@ -17,13 +18,13 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_matrix, diags
 from torch import Tensor
 
-from fliplens.decoding import POOL, ROUNDS, ExplainingAway, Shares, believe, first_logits, interactions
+from fliplens.arithmetic.decoding import POOL, ROUNDS, ExplainingAway, Shares, believe, first_logits, interactions
+from fliplens.arithmetic.metrics import hits
+from fliplens.arithmetic.objective import Factors
+from fliplens.arithmetic.top import score_blocks, top_n
 from fliplens.embeddings import Embeddings
 from fliplens.errors import InterruptedRunError
-from fliplens.metrics import hits
-from fliplens.objective import Factors
-from fliplens.reading import score_blocks, top_n
-from fliplens.views import Views
+from fliplens.training.views import Views
 
 __all__ = ["learn", "learn_shares", "ridge_dictionary"]
 

@@ -14,17 +14,17 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from fliplens.arithmetic.objective import Factors, Precision
 from fliplens.devices import multiplies_bfloat16
-from fliplens.distributed import Group
 from fliplens.errors import FliplensError, FliplensWarning, InputError
-from fliplens.objective import Factors, Precision
-from fliplens.recipes import TrainConfig
 from fliplens.training.checkpoint import Checkpoint, job_of
+from fliplens.training.distributed import Group
 from fliplens.training.log import MetricsWriter
+from fliplens.training.recipes import TrainConfig
 from fliplens.training.start import starting_state
 from fliplens.training.state import PassRecord, TrainState
 from fliplens.training.trainer import DivergedError, Trainer
-from fliplens.views import Views
+from fliplens.training.views import Views
 
 __all__ = ["TrainResult", "train"]
 

@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fliplens.distributed import Group
-from fliplens.objective import Factors
-from fliplens.recipes import TrainConfig
+from fliplens.arithmetic.objective import Factors
+from fliplens.training.distributed import Group
+from fliplens.training.recipes import TrainConfig
 from fliplens.training.state import TrainState
 
 __all__ = ["Optimiser"]

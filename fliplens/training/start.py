@@ -7,7 +7,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fliplens.anchoring import (
+from fliplens.arithmetic.objective import Factors
+from fliplens.embeddings import Embeddings
+from fliplens.errors import InputError
+from fliplens.training.anchoring import (
     Coordinates,
     anchored_factors,
     covariance,
@@ -15,12 +18,9 @@ from fliplens.anchoring import (
     random_factors,
     sentence_means,
 )
-from fliplens.embeddings import Embeddings
-from fliplens.errors import InputError
-from fliplens.objective import Factors
-from fliplens.recipes import TrainConfig
+from fliplens.training.recipes import TrainConfig
 from fliplens.training.state import TrainState
-from fliplens.views import Views
+from fliplens.training.views import Views
 
 __all__ = ["starting_state"]
 

@@ -1,8 +1,8 @@
 """Everything that changes while a lens is trained, as one object that is written to one file and read back.
 
 Nothing random is part of it: the order of the rows is a pure function of the seed and the number of the pass
-(`fliplens.views.batches`), and the starting factors are drawn before the first step. So a state and the job it
-belongs to decide all that follows, bit by bit on one machine.
+(`fliplens.training.views.batches`), and the starting factors are drawn before the first step. So a state and the job
+it belongs to decide all that follows, bit by bit on one machine.
 
 The file is safetensors: the tensors, and one JSON text among its metadata.
 """
@@ -22,9 +22,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fliplens.anchoring import Coordinates
+from fliplens.arithmetic.objective import Factors
 from fliplens.errors import InputError
-from fliplens.objective import Factors
+from fliplens.training.anchoring import Coordinates
 
 __all__ = ["STATE_VERSION", "PassRecord", "TrainState"]
 

@@ -14,20 +14,20 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fliplens.anchoring import Coordinates
-from fliplens.distributed import Group
+from fliplens.arithmetic.metrics import accuracy, hits
+from fliplens.arithmetic.objective import Bags, Factors, Precision, Workspace, accumulate, soft_threshold_
+from fliplens.arithmetic.sampling import Sampler, share_for
+from fliplens.arithmetic.top import score_blocks, top_n
 from fliplens.errors import FliplensError
-from fliplens.metrics import accuracy, hits
-from fliplens.objective import Bags, Factors, Precision, Workspace, accumulate, soft_threshold_
 from fliplens.progress import Progress
-from fliplens.reading import score_blocks, top_n
-from fliplens.recipes import TrainConfig
-from fliplens.sampling import Sampler, share_for
+from fliplens.training.anchoring import Coordinates
 from fliplens.training.checkpoint import Checkpoint, interruption
+from fliplens.training.distributed import Group
 from fliplens.training.log import MetricsWriter
 from fliplens.training.optimiser import Optimiser
+from fliplens.training.recipes import TrainConfig
 from fliplens.training.state import PassRecord, TrainState
-from fliplens.views import Views, batch, batches, prefetch, prefetch_depth, words_of
+from fliplens.training.views import Views, batch, batches, prefetch, prefetch_depth, words_of
 
 __all__ = ["LOG_STEPS", "DivergedError", "Trainer", "sampler_of"]
 

@@ -1,0 +1,1 @@
+"""What reads words, measured: on text and vectors, on named entities, against another."""
