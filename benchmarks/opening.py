@@ -162,9 +162,9 @@ BENCHMARKS = [
         name="opening",
         description=(
             "10 million rows × 64 in float16, in a file (or the folder of parts that encoding leaves) that was just "
-            "written and so lies in the system's cache: seconds to open, once the library is imported and has read a file of ten rows (seconds behind it); "
-            "resident memory that opening adds; rows a second and anonymous memory added when all are read in order; "
-            "and rows a second of steps of 256 in training's shuffled order"
+            "written and so lies in the system's cache: seconds to open, once the library is imported and has read a "
+            "file of ten rows (seconds behind it); resident memory that opening adds; rows a second and anonymous "
+            "memory added when all are read in order; and rows a second of steps of 256 in training's shuffled order"
         ),
         cases={
             ".npy": partial(_case, write_npy_file, ".npy"),
