@@ -271,7 +271,7 @@ BAD_CALLS: list[tuple[list[str], tuple[str, ...]]] = [
     (["encode", "absent.txt", "-e", "minilm", "-o", "x.npy"], ("absent.txt",)),
     (["encode", "empty.txt", "-e", "minilm", "-o", "x.npy"], ("empty.txt",)),
     (["encode", "texts.txt", "-e", "no such encoder", "-o", "x.npy"], ("expected an encoder",)),
-    (["encode", "texts.txt", "-e", "minilm", "-o", "x.npy", "--batch-size", "0"], ("batch_size",)),
+    (["encode", "texts.txt", "-e", "minilm", "-o", "x.npy", "--batch-size", "0"], ("batch size of 1 or more",)),
     # The demo.
     (["demo", "-o", "foreign", "--quiet"], ("foreign", "other files")),
     (["demo", "-o", "fresh", "--sentences", "5", "--quiet"], ("200 sentences", "found 5")),
@@ -705,7 +705,8 @@ def test_explain_reads_rows_of_a_file(room: Path) -> None:
     assert "row 5" in call(*EXPLAIN).out
 
 
-def test_explain_writes_what_it_would_print(room: Path) -> None:
+def test_explain_writes_what_it_would_print(room: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FLIPLENS_PROGRESS_SECONDS", "0")
     shown = call(*EXPLAIN, "-n", 4, "--prior", 0.25, "--json").json
     run = call(*EXPLAIN, "-n", 4, "--prior", 0.25, "-o", "out.jsonl", "--quiet")
     assert (run.status, run.out, run.err) == (0, f"words of {N} vectors in out.jsonl\n", "")
@@ -816,7 +817,8 @@ def test_every_flag_of_fit_is_recorded(room: Path) -> None:
     assert set(value["metrics"]["dev"]["views"]) == {"primary", "paired"}
 
 
-def test_quiet_is_quiet_and_progress_goes_to_stderr(room: Path) -> None:
+def test_quiet_is_quiet_and_progress_goes_to_stderr(room: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FLIPLENS_PROGRESS_SECONDS", "0")
     run = call(*FIT)
     assert run.status == 0 and run.err == "" and run.out
     loud = call(*FIT[:-1], "--overwrite", "--json")

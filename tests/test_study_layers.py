@@ -90,6 +90,6 @@ def test_a_layer_that_the_model_lacks_is_refused_where_it_stands_without_a_warni
     files.save()
     line = 1 + (tmp_path / "data" / "study.yaml").read_text().splitlines().index("layers:")
     # Warnings are errors in tests: there is none before it.
-    with pytest.raises(InputError, match=rf"expected layer=.* found 7 \(layers, .*study\.yaml line {line}\)"):
+    with pytest.raises(InputError, match=rf"expected layer=.* found 7: .*\(layers, .*study\.yaml line {line}\)"):
         run_study("layers", files.path, tmp_path / "out")
     assert not (tmp_path / "out").exists()

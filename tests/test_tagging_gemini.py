@@ -404,8 +404,8 @@ def test_the_command(server: Server, tmp_path: Path) -> None:
     assert (run.status, run.err) == (0, "")
     assert run.out.splitlines() == [
         f"8 sentences, 4 with names, 6 names (gemini:gemini-9) in {out}",
-        "1 names that their sentence does not hold were left out",
-        "1 sentences were declined by the tagger and list no names",
+        "left out 1 name that the sentence does not hold",
+        "the tagger declined 1 sentence: no names are listed there",
     ]
     assert server.paths[0] == "/v1beta/models/gemini-9:generateContent"
     asked = len(server.texts)
