@@ -19,8 +19,8 @@ if not torch.cuda.is_available():
 # The toys are too small to share between threads: waking a second one costs more than it does.
 torch.set_num_threads(1)
 
-# What is told of progress every half minute is told ten times a second: tests that wait for it wait no longer.
-os.environ["FLIPLENS_PROGRESS_SECONDS"] = "0.1"
+# What is told of progress every half minute is told at once: tests wait for none of it.
+os.environ["FLIPLENS_PROGRESS_SECONDS"] = "0"
 
 # How long one example takes says more about the machine than about the code. Whoever works on the code meets new
 # examples in every run; integration runs the same ones for the same test, so that what it refuses can be repeated.

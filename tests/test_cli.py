@@ -705,8 +705,7 @@ def test_explain_reads_rows_of_a_file(room: Path) -> None:
     assert "row 5" in call(*EXPLAIN).out
 
 
-def test_explain_writes_what_it_would_print(room: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("FLIPLENS_PROGRESS_SECONDS", "0")
+def test_explain_writes_what_it_would_print(room: Path) -> None:
     shown = call(*EXPLAIN, "-n", 4, "--prior", 0.25, "--json").json
     run = call(*EXPLAIN, "-n", 4, "--prior", 0.25, "-o", "out.jsonl", "--quiet")
     assert (run.status, run.out, run.err) == (0, f"words of {N} vectors in out.jsonl\n", "")
@@ -817,8 +816,7 @@ def test_every_flag_of_fit_is_recorded(room: Path) -> None:
     assert set(value["metrics"]["dev"]["views"]) == {"primary", "paired"}
 
 
-def test_quiet_is_quiet_and_progress_goes_to_stderr(room: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("FLIPLENS_PROGRESS_SECONDS", "0")
+def test_quiet_is_quiet_and_progress_goes_to_stderr(room: Path) -> None:
     run = call(*FIT)
     assert run.status == 0 and run.err == "" and run.out
     loud = call(*FIT[:-1], "--overwrite", "--json")
