@@ -104,6 +104,23 @@ def test_embeddings_are_a_sequence_and_an_array() -> None:
         embeddings[3]
 
 
+@pytest.mark.parametrize(
+    "index",
+    [slice(2), slice(None, None, -2), slice(-3, -1), slice(9, 3), [0, -1, 3, 3], [], np.array([4, 1]),
+     np.array([True, False, True, False, False]), np.int64(-2), np.array(3), [False] * 5],
+)  # fmt: skip
+def test_embeddings_are_indexed_as_an_array_is(index: Any) -> None:
+    matrix = np.arange(10, dtype=np.float32).reshape(5, 2)
+    for embeddings in (Embeddings([matrix]), Embeddings([matrix[:2], matrix[2:]])):
+        np.testing.assert_array_equal(embeddings[index], matrix[index], strict=True)
+
+
+@pytest.mark.parametrize("index", [5, -6, [0, 5], [True, False], 1.0, "a", np.ones((2, 2), int)])
+def test_what_is_no_index_is_refused(index: Any) -> None:
+    with pytest.raises(IndexError, match="expected|row (5|-6) of 5"):
+        Embeddings([np.ones((5, 2), np.float32)])[index]
+
+
 def test_arrays_and_tensors_are_taken_as_they_are() -> None:
     matrix = np.ones((2, 3), dtype=np.float32)
     for value in (matrix, torch.from_numpy(matrix), torch.from_numpy(matrix).bfloat16(), Embeddings([matrix])):

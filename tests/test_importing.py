@@ -477,10 +477,20 @@ def fill(connection: Any) -> None:
     connection.execute("CREATE SCHEMA other")
     connection.execute('CREATE TABLE other."docs; DROP TABLE docs" AS SELECT * FROM docs WHERE id < 0')
     connection.execute("CREATE TABLE nulls AS SELECT id, CASE WHEN id = 0 THEN NULL ELSE wide END AS v FROM docs")
+    connection.execute("CREATE TABLE unknown AS SELECT id, NULL::real[] AS v FROM docs")
     connection.execute("CREATE TABLE ragged AS SELECT id, CASE WHEN id = 0 THEN '{1}' ELSE wide END AS v FROM docs")
     connection.execute("CREATE TABLE secret AS SELECT * FROM docs")
     connection.execute(f"CREATE ROLE other LOGIN PASSWORD '{SECRET}'")
     connection.execute("CREATE TABLE nothing AS SELECT * FROM docs WHERE false")
+
+
+def test_a_row_of_a_table_without_a_vector_is_a_row_of_nan(database: str, tmp_path: Path) -> None:
+    with pytest.warns(FliplensWarning, match="in 1 of 230 rows .counted from 0: 20."):
+        done = import_vectors(f"pgvector:{database}#table=nulls,column=v,order=id", tmp_path / "out")
+    expected = MATRIX.copy()
+    expected[20] = np.nan
+    np.testing.assert_array_equal(done.to_numpy(), expected)
+    assert read_ids(tmp_path / "out")[20] == 0
 
 
 @pytest.mark.parametrize(
@@ -592,7 +602,7 @@ def test_sparse_vectors_are_refused_and_read_through_a_view(database: str, tmp_p
         ("table=docs,column=wide,order=twice", "a different value of twice in each of 230 rows .* found 1 values"),
         ("table=docs,column=wide,order=id,text=id", "expected text in column id of .*, found int8: .*: name, body"),
         ("table=nothing,column=wide,order=id", "empty table: name another"),
-        ("table=nulls,column=v,order=id", "found null in row 0: name a view"),
+        ("table=unknown,column=v,order=id", "found nulls alone: write them first"),
         ("table=ragged,column=v,order=id", "expected 6 numbers .* found 1 in row 0"),
     ],
 )

@@ -21,6 +21,7 @@ from fliplens.embeddings import Embeddings, open_embeddings
 from fliplens.embeddings.parts import Shelf, Streamed
 from fliplens.errors import EmbeddingSpaceError, FliplensWarning, InputError, MissingExtraError
 from fliplens.sources import SourceSpec, known_sources
+from fliplens.sources.importing import import_vectors
 from fliplens.sources.registry import KINDS, kind_of
 from fliplens.text.opening import read_texts
 from fliplens.training.checkpoint import identity_of
@@ -466,6 +467,36 @@ def test_tensors_that_are_no_vectors_are_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("form", ["parquet", "arrow", "compressed"])
+@pytest.mark.parametrize("number", ["float16", "float32", "float64"])
+@pytest.mark.parametrize("kind", ["list", "large", "fixed"])
+def test_a_row_without_a_vector_is_a_row_of_nan(kind: str, number: str, form: str, tmp_path: Path) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    numbers = pa.type_for_alias(number)
+    type_ = {"list": pa.list_(numbers), "large": pa.large_list(numbers), "fixed": pa.list_(numbers, 2)}[kind]
+    empty: list[float] | None = None if kind == "fixed" else []
+    rows: list[list[float | None] | None] = [None, [1.0, 2.0], empty, [3.0, None], [5.0, 6.0], None, [7.0, 8.0]]
+    table = pa.table({"v": pa.array(rows, type=type_)})
+    path = tmp_path / ("v.parquet" if form == "parquet" else "v.arrow")
+    if form == "parquet":
+        pq.write_table(table, path, row_group_size=3)
+    else:
+        options = pa.ipc.IpcWriteOptions(compression="zstd" if form == "compressed" else None)
+        with pa.ipc.new_file(path, table.schema, options=options) as writer:
+            writer.write_table(table, max_chunksize=3)
+    opened = open_embeddings(path)
+    nan = float("nan")
+    expected = [[nan, nan], [1, 2], [nan, nan], [3, nan], [5, 6], [nan, nan], [7, 8]]
+    np.testing.assert_array_equal(opened.to_numpy(), np.array(expected, dtype=np.float32))
+    assert opened.dtype == number
+    assert opened.bad_rows().tolist() == [0, 2, 3, 5]
+    with pytest.warns(FliplensWarning, match=r"in 4 of 7 rows \(counted from 0: 0, 2, 3, 5\)"):
+        done = import_vectors(path, tmp_path / "out")
+    np.testing.assert_array_equal(done.to_numpy(), opened.to_numpy())
+
+
+@pytest.mark.parametrize("form", ["parquet", "arrow", "compressed"])
 def test_rows_that_are_no_vectors_are_named(form: str, tmp_path: Path) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -482,14 +513,10 @@ def test_rows_that_are_no_vectors_are_named(form: str, tmp_path: Path) -> None:
                 writer.write_table(made_, max_chunksize=3)
 
     good = [[1.0, 2.0]] * 5
-    write({"v": [*good[:4], None]})
-    refused(path, r"in each row of column v of .*, found null in row 4 \(from 0\)")
     write({"v": [*good[:4], [1.0]]})
     refused(path, r"expected 2 numbers in every row of column v of .*, found 1 in row 4")
-    write({"v": [*good[:3], [1.0, None], [1.0, 2.0]]})
-    refused(path, "a null inside row 3")
-    write({"v": pa.array([*good[:4], None], type=pa.list_(pa.float32(), 2))})
-    refused(path, "null in row 4")
+    write({"v": pa.array([None, [], None], type=pa.list_(pa.float32()))})
+    refused(path, r"vectors in column v of .*, found nulls and empty lists alone in the first 3 rows: write the")
     write({"v": [[1, 2]], "t": ["a"]})
     refused(path, "expected one column of vectors .* found columns v, t: write each vector as a list of float32")
     refused(f"{path}#column=v", r"in column v of .*, found list<\w+: int64>: write each vector as a list of float32")
@@ -503,7 +530,7 @@ def test_rows_that_are_no_vectors_are_named(form: str, tmp_path: Path) -> None:
     write({"v": pa.array([], type=pa.list_(pa.float32(), 2))})
     refused(path, "at least one vector")
     write({"v": pa.array([[], []], type=pa.list_(pa.float32()))})
-    refused(path, "at least one vector|an empty list")
+    refused(path, "at least one vector|alone in the first")
     write({"v": [[1.0, float("nan")], [1.0, 2.0]]})
     with pytest.raises(InputError, match="1 of 2 rows .*: 0"):
         open_embeddings(path).check_finite()

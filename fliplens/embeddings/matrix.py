@@ -9,7 +9,7 @@ import hashlib
 import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, SupportsIndex
 
 import numpy as np
 from numpy.typing import NDArray
@@ -68,12 +68,32 @@ class Embeddings:
     def __len__(self) -> int:
         return int(self._starts[-1]) if self._index is None else len(self._index)
 
-    def __getitem__(self, row: int) -> NDArray[np.float32]:
-        """Return one vector, (d,); rows count from the end if negative, as in a list."""
-        if not -len(self) <= row < len(self):
-            raise IndexError(f"row {row} of {len(self)}")
-        vector: NDArray[np.float32] = self.rows(np.array([row % len(self)]))[0]
-        return vector
+    def __getitem__(self, row: SupportsIndex | slice | Sequence[int] | NDArray[Any]) -> NDArray[np.float32]:
+        """Return one vector, (d,), or those of a slice, of a list of numbers or of a mask, (k, d), as an array does.
+
+        Numbers count from the end if negative. What stays on disk until it is read: `subset`.
+
+        Raises:
+            IndexError: a number that is no row's, or a mask of another length.
+        """
+        if isinstance(row, slice):
+            return self.rows(np.arange(*row.indices(len(self))))
+        wanted = np.asarray(row)
+        if wanted.dtype == bool:
+            if wanted.shape != (len(self),):
+                raise IndexError(f"expected a mask of shape {(len(self),)}, found {wanted.shape}")
+            return self.rows(np.flatnonzero(wanted))
+        if wanted.size == 0:
+            wanted = wanted.astype(np.int64)
+        if wanted.ndim > 1 or not np.issubdtype(wanted.dtype, np.integer):
+            raise IndexError(
+                f"expected a row number, a slice, a list of numbers or a mask, found {type(row).__name__}"
+            )
+        outside = (wanted < -len(self)) | (wanted >= len(self))
+        if outside.any():
+            raise IndexError(f"row {wanted[outside].flat[0]} of {len(self)}")
+        found = self.rows(np.atleast_1d(wanted) % len(self))
+        return found if wanted.ndim else found[0]
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
         """Return all rows as one array, for NumPy; `copy` is always granted."""

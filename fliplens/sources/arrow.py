@@ -17,7 +17,7 @@ from fliplens.sources.columns import (
     arrow_library,
     check_agreement,
     damaged,
-    empty_list,
+    no_vector,
     text_column,
     texts_of,
     vector_column,
@@ -148,17 +148,24 @@ def _parts(
                 continue
             if not compressed:
                 array = vectors_of(column, dim, name=name, file=file, first=first)
-                dim = array.shape[1]
+                dim = _known(array.shape[1], name, file, first + len(column))
                 yield array
             else:
-                dim = vectors_of(column.slice(0, 1), dim, name=name, file=file, first=first).shape[1]
-                if not dim:
-                    raise empty_list(name, file, first)
+                some = column if dim is None else column.slice(0, 1)
+                found = vectors_of(some, dim, name=name, file=file, first=first).shape[1]
+                dim = _known(found, name, file, first + len(column))
                 decode = partial(_decoded, opened, index, number, name, dim, first)
                 yield Streamed([len(column)], dim, dtype, decode, shelf=shelf, name=str(source))
             first += len(column)
     except failures as error:
         raise damaged(file, WHAT, error) from error
+
+
+def _known(dim: int, name: str, file: Path, rows: int) -> int:
+    """Return d, which the first piece of a file has to tell."""
+    if not dim:
+        raise no_vector(name, file, rows)
+    return dim
 
 
 def _decoded(

@@ -17,7 +17,7 @@ __all__ = [
     "arrow_library",
     "check_agreement",
     "damaged",
-    "empty_list",
+    "no_vector",
     "text_column",
     "texts_of",
     "vector_column",
@@ -62,10 +62,11 @@ def damaged(file: Path, what: str, error: BaseException) -> InputError:
     )
 
 
-def empty_list(name: str, file: Path, row: int) -> InputError:
-    """Return the error that a row of a column holds a list without numbers."""
+def no_vector(name: str, file: Path, rows: int) -> InputError:
+    """Return the error that the first rows of a column, from which d is to be known, hold no vector."""
     return InputError(
-        f"expected numbers in column {name} of {file}, found an empty list in row {row} (from 0): {MEND}"
+        f"expected vectors in column {name} of {file}, found nulls and empty lists alone in the first {rows} rows: "
+        "write the vectors first, or name another column with #column=NAME"
     )
 
 
@@ -141,17 +142,20 @@ def vector_type(kind: Any) -> tuple[int | None, str] | None:
 
 
 def vectors_of(column: Any, dim: int | None, *, name: str, file: Path, first: int) -> NDArray[Any]:
-    """Return a piece of a column as a matrix (k, d), without a copy.
+    """Return a piece of a column as a matrix (k, d), without a copy where every row is a vector.
+
+    A row that is null or an empty list, which is how tables say that there is no vector, becomes a row of NaN, and so
+    does a number that is null: what reads the vectors treats such rows as it treats any that are not finite.
 
     Args:
         column: an array of lists.
-        dim: d; None takes the length of the first list.
+        dim: d; None takes the length of the first list that is not empty, 0 if there is none.
         name: of the column, for messages.
         file: for messages.
         first: number of its first row in the file, for messages.
 
     Raises:
-        InputError: a row is null, holds a null, or is longer or shorter than the others; the message names it.
+        InputError: a row is longer or shorter than the others; the message names it.
     """
     pa = arrow_library()
     if isinstance(column, pa.ExtensionArray):
@@ -160,11 +164,9 @@ def vectors_of(column: Any, dim: int | None, *, name: str, file: Path, first: in
         column.validate()
     except pa.ArrowInvalid as error:
         raise InputError(f"expected whole columns in {file}, found a damaged one ({name}): write it again") from error
+    there = np.ones(len(column), dtype=bool)
     if column.null_count:
-        row = first + int(np.flatnonzero(column.is_null().to_numpy(zero_copy_only=False))[0])
-        raise InputError(
-            f"expected a vector in each row of column {name} of {file}, found null in row {row} (from 0): {MEND}"
-        )
+        there = np.asarray(column.is_valid().to_numpy(zero_copy_only=False), dtype=bool)
     if pa.types.is_fixed_size_list(column.type):
         found = column.type.list_size
         if dim is not None and found != dim:
@@ -174,19 +176,21 @@ def vectors_of(column: Any, dim: int | None, *, name: str, file: Path, first: in
         # The offsets, which are mapped: lengths as Arrow counts them would be a copy with a header of its own.
         width = np.int64 if pa.types.is_large_list(column.type) else np.int32
         offsets = np.frombuffer(column.buffers()[1], dtype=width)[column.offset : column.offset + len(column) + 1]
-        dim = int(offsets[1] - offsets[0]) if dim is None and len(column) else (dim or 0)
-        wrong = np.flatnonzero(np.diff(offsets) != dim)
+        lengths = np.diff(offsets)
+        there &= lengths > 0
+        if dim is None:
+            dim = int(lengths[there][0]) if there.any() else 0
+        wrong = np.flatnonzero(there & (lengths != dim))
         if len(wrong):
-            row = int(wrong[0])
-            raise _ragged(name, file, first + row, dim, int(offsets[row + 1] - offsets[row]))
+            raise _ragged(name, file, first + int(wrong[0]), dim, int(lengths[wrong[0]]))
+    # Of rows that are there alone; a null among the numbers becomes NaN.
     values = column.flatten()
-    if values.null_count:
-        row = first + int(np.flatnonzero(values.is_null().to_numpy(zero_copy_only=False))[0]) // max(dim, 1)
-        raise InputError(
-            f"expected numbers in column {name} of {file}, found a null inside row {row} (from 0): {MEND}"
-        )
-    array: NDArray[Any] = values.to_numpy(zero_copy_only=True)
-    return array.reshape(len(column), dim)
+    array: NDArray[Any] = values.to_numpy(zero_copy_only=not values.null_count)
+    if there.all():
+        return array.reshape(len(column), dim)
+    matrix = np.full((len(column), dim), np.nan, dtype=array.dtype)
+    matrix[there] = array.reshape(-1, dim) if dim else 0
+    return matrix
 
 
 def _ragged(name: str, file: Path, row: int, dim: int, found: int) -> InputError:

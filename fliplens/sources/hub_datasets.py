@@ -7,7 +7,7 @@ from typing import Any
 
 from fliplens.embeddings.matrix import Embeddings
 from fliplens.errors import FliplensError, InputError, MissingExtraError, reason_of
-from fliplens.sources.columns import text_column, texts_of, vector_column, vectors_of
+from fliplens.sources.columns import no_vector, text_column, texts_of, vector_column, vectors_of
 from fliplens.sources.specs import SourceSpec
 
 __all__ = ["open_texts", "open_vectors"]
@@ -29,8 +29,10 @@ def open_vectors(source: SourceSpec) -> Embeddings:
     for chunk in table.column(name).chunks:
         if len(chunk):
             array = vectors_of(chunk, dim, name=name, file=Path(source.place), first=first)
-            dim = array.shape[1]
             first += len(array)
+            dim = array.shape[1]
+            if not dim:
+                raise no_vector(name, Path(source.place), first)
             parts.append(array)
     if not parts or not dim:
         raise InputError(f"expected at least one vector in {source}, found none: name a split that has rows")

@@ -24,7 +24,7 @@ from fliplens.sources.columns import (
     arrow_library,
     check_agreement,
     damaged,
-    empty_list,
+    no_vector,
     text_column,
     texts_of,
     vector_column,
@@ -59,7 +59,7 @@ def open_vectors(source: SourceSpec) -> Embeddings:
         groups = _groups(opened)
         if not sum(groups):
             continue
-        dim = told if told is not None else _first_length(opened, name, file, groups)
+        dim = told if told is not None else _first_length(opened, name, file)
         check_agreement(parts[0].shape[1] if parts else None, dim, files[0] if files else None, file)
         starts = [0, *np.cumsum(groups).tolist()]
         decode = partial(_decoded, opened, name, dim, file, starts)
@@ -167,19 +167,20 @@ def _groups(opened: Any) -> tuple[int, ...]:
     return tuple(opened.metadata.row_group(number).num_rows for number in range(opened.num_row_groups))
 
 
-def _first_length(opened: Any, name: str, file: Path, groups: tuple[int, ...]) -> int:
-    """Return the length of the first list."""
-    group = next(number for number, rows in enumerate(groups) if rows)
+def _first_length(opened: Any, name: str, file: Path) -> int:
+    """Return the length of the first list that holds anything."""
     failures = arrow_failures()
+    row = 0
     try:
-        batch = next(opened.iter_batches(batch_size=1, row_groups=[group], columns=[name]))
+        for batch in opened.iter_batches(batch_size=64, columns=[name]):
+            column = batch.column(batch.schema.get_field_index(name))
+            dim: int = vectors_of(column, None, name=name, file=file, first=row).shape[1]
+            if dim:
+                return dim
+            row += len(column)
     except failures as error:
         raise damaged(file, WHAT, error) from error
-    column = batch.column(batch.schema.get_field_index(name))
-    dim: int = vectors_of(column, None, name=name, file=file, first=0).shape[1]
-    if not dim:
-        raise empty_list(name, file, 0)
-    return dim
+    raise no_vector(name, file, row)
 
 
 def _decoded(

@@ -116,7 +116,13 @@ class Table:
                 f"expected a different value of {order} in each of {self.rows} rows of {name}, found {counted[2]} "
                 f"values and {self.rows - counted[1]} nulls: name a unique column by order=NAME"
             )
-        self.dim = len(self._vector(*self._one("SELECT {order}, {column} FROM {table} ORDER BY {order} LIMIT 1")))
+        known = self._one("SELECT {order}, {column} FROM {table} WHERE {column} IS NOT NULL ORDER BY {order} LIMIT 1")
+        if known is None:
+            raise InputError(
+                f"expected vectors in column {column} of {name}, found nulls alone: write them first, or name "
+                "another by column=NAME"
+            )
+        self.dim = len(self._vector(*known))
 
     def _one(self, query: str) -> Any:
         from psycopg import sql
@@ -201,7 +207,8 @@ class Table:
 
     def _vector(self, row: Any, value: Any) -> NDArray[Any]:
         if value is None:
-            raise InputError(f"expected a vector in each row of {self.name}, found null in row {row}: {SKIP}")
+            # What has no vector yet keeps its place among the ids, as a row of NaN does that came as one.
+            return np.full(self.dim, np.nan, dtype=self.dtype)
         if hasattr(value, "to_numpy"):
             value = value.to_numpy()
         try:
