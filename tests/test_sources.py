@@ -475,7 +475,7 @@ def test_a_row_without_a_vector_is_a_row_of_nan(kind: str, number: str, form: st
 
     numbers = pa.type_for_alias(number)
     type_ = {"list": pa.list_(numbers), "large": pa.large_list(numbers), "fixed": pa.list_(numbers, 2)}[kind]
-    empty: list[float] | None = None if kind == "fixed" else []
+    empty: list[float | None] | None = None if kind == "fixed" else []
     rows: list[list[float | None] | None] = [None, [1.0, 2.0], empty, [3.0, None], [5.0, 6.0], None, [7.0, 8.0]]
     table = pa.table({"v": pa.array(rows, type=type_)})
     path = tmp_path / ("v.parquet" if form == "parquet" else "v.arrow")
