@@ -75,8 +75,8 @@ def write_parts(
 
     def interrupted() -> InterruptedRunError:
         return InterruptedRunError(
-            f"interrupted; {sum(done.rows) - missing} of {len(rows)} rows are kept in {folder}: run the same command again "
-            "to go on"
+            f"interrupted; {sum(done.rows) - missing} of {len(rows)} rows are kept in {folder}: run the same "
+            "command again to go on"
         )
 
     def moved(more: int) -> None:

@@ -202,8 +202,8 @@ def encode_shard_rows(
         if damaged := damaged_parts(out, whole, parts):
             if not same_precision(whole, job):
                 raise InputError(
-                    f"expected to make damaged parts in {out} again in {whole.precision}, as the others were encoded, "
-                    f"found {job.precision}: pass --precision {whole.precision}"
+                    f"expected to make damaged parts in {out} again in {whole.precision}, as the others were "
+                    f"encoded, found {job.precision}: pass --precision {whole.precision}"
                 )
             # The folder stays one that is complete: other machines may be at work on other parts of it.
             warn_of_damage(out, damaged, len(whole.rows), stacklevel=stacklevel)

@@ -197,7 +197,7 @@ def encode_lines(encoder: Encoder, texts: Sequence[str], *, moved: Callable[[int
 
 
 def _finished(out: Path, job: Manifest, inputs: Inputs, *, single: bool, overwrite: bool, stacklevel: int) -> bool:
-    """Return whether `out` already holds this very job, finished and whole; refuse to replace anything else unasked."""
+    """Return whether `out` already holds this very job, whole; refuse to replace anything else unasked."""
     if single and out.is_dir():
         raise InputError(f"expected an .npy file to write at {out}, found a folder: name another place")
     taken = out.is_file() or not is_empty(out)
@@ -232,7 +232,7 @@ def _finished(out: Path, job: Manifest, inputs: Inputs, *, single: bool, overwri
 def _resume(
     folder: Path, job: Manifest, inputs: Inputs, *, overwrite: bool, again: bool
 ) -> tuple[Manifest, list[int]]:
-    """Return the manifest of what is done, an empty one, written, for a new job; and which of its parts are damaged."""
+    """Return the manifest of what is done, empty and written for a new job, and which of its parts are damaged."""
     path = folder / "manifest.json"
     if path.is_file():
         found = Manifest.load(path)

@@ -157,6 +157,6 @@ def _verify(file: Path, expected: str) -> None:
     found = sha256_of_file(file)
     if found != expected:
         raise InputError(
-            f"expected {file} to have sha256 {expected}, found {found}: the file changed, encode or import again with "
-            "--overwrite"
+            f"expected {file} to have sha256 {expected}, found {found}: the file changed, encode or import again "
+            "with --overwrite"
         )
