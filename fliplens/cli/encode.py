@@ -74,7 +74,7 @@ def _open_lines(args: argparse.Namespace) -> Sequence[str]:
             an encoder of speech takes a list of them.
     """
     source = SourceSpec.parse(args.texts)
-    if not source.scheme and not source.options and _no_list(source.path) and _takes_speech(args.encoder):
+    if not source.scheme and not source.options and _takes_speech(args.encoder) and _no_list(source.path):
         kind = "a folder" if source.path.is_dir() else "a file that is no text"
         raise InputError(
             f"expected a text file with the path of one recording a line, as {args.encoder} encodes speech, found "
