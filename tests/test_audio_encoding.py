@@ -262,6 +262,41 @@ def test_speech_in_any_format_goes_through(tmp_path: Path, encoder: Any) -> None
     assert np.diag(cosines).min() > 0.9 and (cosines.argmax(axis=1) == np.arange(4)).all()
 
 
+def test_damaged_parts_are_made_again_with_their_bad_files(clips: Path, encoder: Any) -> None:
+    (clips / "clips/1.wav").write_bytes(b"nothing to hear")
+    (clips / "clips/5.wav").write_bytes(b"nor here")
+    run(clips, encoder, "f", skip_bad=True)
+    whole = contents(clips / "f")
+    assert len(whole["bad.jsonl"].splitlines()) == 2
+    (clips / "f/part-00000.npy").unlink()
+    (clips / "f/part-00003.npy").write_bytes(b"garbage")
+    counting = Counting(encoder)
+    with pytest.warns(FliplensWarning, match=r"part-00000\.npy missing, part-00003\.npy damaged of the 4 parts"):
+        run(clips, counting, "f", skip_bad=True)
+    assert counting.asked == ["0.wav", "1.wav", "6.wav"] and contents(clips / "f") == whole
+    # Of files that have changed since, the parts that are there would be no neighbours.
+    (clips / "f/part-00003.npy").unlink()
+    os.utime(clips / "clips/2.wav", ns=(0, 12345))
+    with pytest.raises(InputError, match="found some that have changed since: .*--overwrite"):
+        run(clips, encoder, "f", skip_bad=True)
+
+
+@pytest.mark.parametrize("blank", ["", "  "])
+@pytest.mark.parametrize("base", [True, False])
+def test_a_blank_line_is_said_to_be_one(
+    clips: Path, encoder: Any, blank: str, base: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(clips)
+    names = ["clips/0.wav", "clips/1.wav", blank, "clips/2.wav"]
+    options: dict[str, Any] = {"folder": clips if base else ".", "name": "list.txt"}
+    match = "^line 3 of list.txt: expected the path of a recording, found a blank line; "
+    with pytest.raises(InputError, match=match):
+        encode_audio(names, encoder, clips / "v.npy", **options)
+    encode_audio(names, encoder, clips / "v.npy", skip_bad=True, **options)
+    listed = json.loads(bad_list(clips / "v.npy").read_text())
+    assert (listed["row"], listed["input"], "blank line" in listed["error"]) == (2, blank, True)
+
+
 # --- the command line ----------------------------------------------------------------------------------------------
 
 
@@ -412,6 +447,22 @@ def test_shards_of_spoken_sentences_by_the_command(
     assert contents(tmp_path / "m") == contents(tmp_path / "whole")
     merge = ["encode", "--merge", str(tmp_path / "a"), "-o", str(tmp_path / "v"), "--skip-bad"]
     assert_one_line(call(*merge), 2, "with --merge, found skip-bad too")
+
+
+@pytest.mark.parametrize(
+    ("place", "kind"),
+    [("clips/0.wav", "a file that is no text"), ("0.mp3", "a file that is no text"), ("clips", "a folder")],
+)
+def test_a_recording_in_place_of_a_list_is_said_to_be_one(clips: Path, folder: Path, place: str, kind: str) -> None:
+    (clips / "0.mp3").write_bytes(b"\xff\xfb\x90\x64" + b"\x55" * 400)
+    argv = ["encode", str(clips / place), "-e", f"sonar-speech:{folder}", "-o", str(clips / "v"), "--quiet"]
+    assert_one_line(call(*argv), 2, "expected a text file with the path of one recording a line", f"{place}, {kind}")
+    # Text in another encoding is told what it lacks.
+    for number, encoding in enumerate(("latin-1", "utf-16")):
+        (clips / f"{number}.txt").write_text("clips/ä.wav\n", encoding=encoding)
+        argv[1] = str(clips / f"{number}.txt")
+        assert_one_line(call(*argv), 2, "expected UTF-8 text")
+    assert not (clips / "v").exists()
 
 
 def test_skip_bad_is_for_recordings(clips: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,8 @@ from fliplens.embeddings import Embeddings, Manifest, as_embeddings, manifest_pa
 from fliplens.encoding.texts import encode_texts
 from fliplens.errors import EmbeddingSpaceError, FliplensError, FliplensWarning, InputError
 from fliplens.files import read_json, write_json
+from fliplens.sources.importing import import_vectors
+from fliplens.text.opening import read_texts
 
 
 @given(
@@ -319,16 +322,133 @@ def test_a_damaged_shard_is_made_again(tmp_path: Path) -> None:
     part = tmp_path / "f" / "part-00001.npy"
     part.write_bytes(part.read_bytes()[:-4])
     again = ToyEncoder()
-    done = encode_texts(texts, again, tmp_path / "f", rows_per_part=10)
+    with pytest.warns(FliplensWarning, match=r"found part-00001\.npy damaged of the 2 parts") as caught:
+        done = encode_texts(texts, again, tmp_path / "f", rows_per_part=10)
+    assert len(caught) == 1 and caught[0].filename == __file__
     assert again.calls == [10, 5]
     np.testing.assert_array_equal(done.to_numpy(), ToyEncoder().encode(texts))
+
+
+DAMAGE: dict[str, Callable[[Path], Any]] = {
+    "cut off": lambda part: part.write_bytes(part.read_bytes()[:-4]),
+    "cut in its header": lambda part: part.write_bytes(part.read_bytes()[:20]),
+    "empty": lambda part: part.write_bytes(b""),
+    "missing": Path.unlink,
+    "garbage": lambda part: part.write_bytes(b"no array at all"),
+    "too long": lambda part: part.write_bytes(part.read_bytes() + b"more"),
+    "of other rows": lambda part: np.save(part, np.ones((3, 16), dtype=np.float32)),
+    "of another type": lambda part: np.save(part, np.ones((10, 16), dtype=np.float64)),
+}
+
+
+def folder_bytes(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+@pytest.mark.parametrize("kind", DAMAGE)
+def test_damaged_parts_of_a_finished_folder_are_made_again(tmp_path: Path, kind: str) -> None:
+    texts = toy_texts(45)
+    encode_texts(texts, ToyEncoder(), tmp_path / "f", rows_per_part=10)
+    whole = folder_bytes(tmp_path / "f")
+    DAMAGE[kind](tmp_path / "f" / "part-00001.npy")
+    state = "missing" if kind == "missing" else "damaged"
+    if kind != "too long":  # which can be mapped
+        match = rf"found part-00001\.npy {state}.*: give the same encode command again, which makes that part again$"
+        with pytest.raises(InputError, match=match):
+            open_embeddings(tmp_path / "f")
+    kept = {number: (tmp_path / "f" / f"part-{number:05d}.npy").stat().st_ino for number in (0, 2, 3, 4)}
+    encoder = ToyEncoder()
+    with pytest.warns(FliplensWarning, match=rf"found part-00001\.npy {state} of the 5 parts in .*f: "):
+        made = encode_texts(texts, encoder, tmp_path / "f", rows_per_part=10)
+    assert encoder.calls == [10] and folder_bytes(tmp_path / "f") == whole and len(made) == 45
+    assert kept == {number: (tmp_path / "f" / f"part-{number:05d}.npy").stat().st_ino for number in kept}
+    encode_texts(texts, again := ToyEncoder(), tmp_path / "f", rows_per_part=10)
+    assert again.calls == []
+
+
+def test_several_damaged_parts_are_made_again_and_a_kill_meanwhile_is_mended(tmp_path: Path) -> None:
+    texts = toy_texts(95)
+    encode_texts(texts, ToyEncoder(), tmp_path / "f", rows_per_part=10)
+    whole = folder_bytes(tmp_path / "f")
+    parts = [tmp_path / "f" / f"part-{number:05d}.npy" for number in range(10)]
+    for number in (1, 2, 4, 5, 6, 9):
+        parts[number].unlink()
+    # What no header shows is found once something else is.
+    flipped = bytearray(parts[7].read_bytes())
+    flipped[-1] ^= 1
+    parts[7].write_bytes(flipped)
+    with pytest.warns(FliplensWarning, match=r"part-00006\.npy missing and 2 more"), pytest.raises(KeyboardInterrupt):
+        encode_texts(texts, Stops(), tmp_path / "f", rows_per_part=10)
+    with pytest.raises(InputError, match="run the same encode command again"):
+        open_embeddings(tmp_path / "f")
+    with pytest.warns(FliplensWarning, match=r"found part-00004\.npy missing, part-00005\.npy"):
+        encode_texts(texts, encoder := ToyEncoder(), tmp_path / "f", rows_per_part=10)
+    assert encoder.calls == [10, 10, 10, 10, 5] and folder_bytes(tmp_path / "f") == whole
+
+
+def test_an_unfinished_job_keeps_good_parts_behind_a_damaged_one(tmp_path: Path) -> None:
+    texts = toy_texts(45)
+    encode_texts(texts, ToyEncoder(), tmp_path / "whole", rows_per_part=10)
+    with pytest.raises(KeyboardInterrupt):
+        encode_texts(texts, Stops(), tmp_path / "f", rows_per_part=10)
+    (tmp_path / "f" / "part-00000.npy").unlink()
+    with pytest.warns(FliplensWarning, match=r"found part-00000\.npy missing of the 2 parts"):
+        encode_texts(texts, encoder := ToyEncoder(), tmp_path / "f", rows_per_part=10)
+    assert encoder.calls == [10, 10, 10, 5] and folder_bytes(tmp_path / "f") == folder_bytes(tmp_path / "whole")
+
+
+def test_damaged_parts_are_not_made_again_in_another_precision(tmp_path: Path) -> None:
+    encode_texts(toy_texts(25), Low(), tmp_path / "f", rows_per_part=10)
+    (tmp_path / "f" / "part-00001.npy").unlink()
+    with pytest.raises(InputError, match="go on in bfloat16.*found float32: pass --precision bfloat16"):
+        encode_texts(toy_texts(25), Full(), tmp_path / "f", rows_per_part=10)
+    with pytest.warns(FliplensWarning, match="missing"):
+        encode_texts(toy_texts(25), low := Low(), tmp_path / "f", rows_per_part=10)
+    assert low.calls == [10]
+
+
+@pytest.mark.parametrize("kind", [kind for kind in DAMAGE if kind != "missing"])
+def test_a_damaged_single_file_is_told(tmp_path: Path, kind: str) -> None:
+    encode_texts(toy_texts(10), ToyEncoder(), tmp_path / "v.npy")
+    whole = (tmp_path / "v.npy").read_bytes()
+    DAMAGE[kind](tmp_path / "v.npy")
+    with pytest.raises(InputError, match=r"v\.npy as it was encoded, found it damaged .*--overwrite"):
+        encode_texts(toy_texts(10), ToyEncoder(), tmp_path / "v.npy")
+    if kind.startswith("cut") or kind in ("garbage", "empty"):
+        with pytest.raises(InputError, match=r"found the file damaged .*encode again with --overwrite"):
+            open_embeddings(tmp_path / "v.npy")
+    encode_texts(toy_texts(10), ToyEncoder(), tmp_path / "v.npy", overwrite=True)
+    assert (tmp_path / "v.npy").read_bytes() == whole
+
+
+def test_a_damaged_part_of_an_import_is_told(tmp_path: Path) -> None:
+    np.save(tmp_path / "v.npy", ToyEncoder().encode(toy_texts(25)))
+    import_vectors(tmp_path / "v.npy", tmp_path / "f", rows_per_part=10)
+    (tmp_path / "f" / "part-00002.npy").unlink()
+    with pytest.raises(InputError, match=r"part-00002\.npy missing: .* same import command again, with --overwrite"):
+        open_embeddings(tmp_path / "f")
+    assert len(import_vectors(tmp_path / "v.npy", tmp_path / "f", rows_per_part=10, overwrite=True)) == 25
+
+
+def test_a_folder_that_holds_no_vectors_is_told(tmp_path: Path) -> None:
+    (tmp_path / "clips").mkdir()
+    with pytest.raises(
+        InputError, match=r"expected a folder of vectors at .*clips, found one without manifest\.json"
+    ):
+        open_embeddings(tmp_path / "clips")
+    with pytest.raises(InputError, match=r"expected text at .*clips, found a folder .*: name a text file"):
+        read_texts(tmp_path / "clips")
 
 
 @pytest.mark.parametrize("out", ["v.npy", "f"])
 def test_another_jobs_output_is_not_replaced_unasked(tmp_path: Path, out: str) -> None:
     encode_texts(toy_texts(5), ToyEncoder(), tmp_path / out)
-    with pytest.raises(InputError, match="found other vectors with rows of the texts 5, not the 6: .*--overwrite"):
+    with pytest.raises(
+        InputError, match="other vectors of texts that have changed, rows of the texts 5, not the 6: .*--over"
+    ):
         encode_texts(toy_texts(6), ToyEncoder(), tmp_path / out)
+    with pytest.raises(InputError, match=r"texts that have changed, sha256 of the texts \w{12}, not the \w{12}: "):
+        encode_texts([*toy_texts(4), "x"], ToyEncoder(), tmp_path / out)
 
     class Newer(ToyEncoder):
         revision = "2"
@@ -374,7 +494,7 @@ def test_a_manifest_that_lies_is_refused(tmp_path: Path) -> None:
         ({"dim": 0}, "expected dim"),
         ({"dtype": "int8"}, "expected dim"),
         ({"rows": [10, 10]}, "lists of one length"),
-        ({"rows": [10, 10, 6]}, "expected 6 × 16"),
+        ({"rows": [10, 10, 6]}, "5 × 16 float32 in place of 6 × 16 float32"),
         ({"dtype": "float16"}, "float16"),
         ({"rows": [], "sha256": []}, "without parts"),
     ]

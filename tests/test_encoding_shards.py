@@ -65,6 +65,12 @@ def test_what_is_no_shard_is_refused(text: str) -> None:
         Shard.parse(text)
 
 
+@pytest.mark.parametrize(("text", "said"), [("4/3", "from 1/3 to 3/3"), ("0/2", "from 1/2 to 2/2"), ("2/1", "1/1")])
+def test_what_shards_there_are_is_said(text: str, said: str) -> None:
+    with pytest.raises(InputError, match=f"^expected a shard {said}, found {text}: count from 1$"):
+        Shard.parse(text)
+
+
 @pytest.mark.parametrize("order", [["1/2", "2/2"], ["2/2", "1/2"], ["3/3", "1/3", "2/3"], ["1/1"]])
 def test_shards_in_one_folder_are_the_unbroken_run_once_all_are_there(tmp_path: Path, order: list[str]) -> None:
     whole = unbroken(tmp_path / "whole")
@@ -162,8 +168,8 @@ class Low(ToyEncoder):
         (Other(), {}, "encoder other, not the toy"),
         (Newer(), {}, "revision 2, not the 1"),
         (Low(), {}, "precision bfloat16, not the None"),
-        (ToyEncoder(), {"texts": [*TEXTS[:-1], "x"]}, "sha256 of the texts"),
-        (ToyEncoder(), {"texts": TEXTS[:-1]}, "rows of the texts 46, not the 47"),
+        (ToyEncoder(), {"texts": [*TEXTS[:-1], "x"]}, "texts that have changed, sha256 of the texts"),
+        (ToyEncoder(), {"texts": TEXTS[:-1]}, "texts that have changed, rows of the texts 46, not the 47"),
         (ToyEncoder(), {"rows_per_part": 12}, "rows a part 12, not the 10"),
         (ToyEncoder(), {"dtype": "float16"}, "dtype float16, not the float32"),
     ],
@@ -173,10 +179,10 @@ def test_shards_of_different_jobs_are_never_put_together(
 ) -> None:
     shard(tmp_path / "a", "1/2")
     shard(tmp_path / "b", "2/2", encoder, **options)
-    with pytest.raises(InputError, match=f"found shard 2/2 in .*b with {named}"):
+    with pytest.raises(InputError, match=f"found shard 2/2 in .*b (with|of) {named}"):
         merge_shards([tmp_path / "a", tmp_path / "b"], tmp_path / "out")
     before = contents(tmp_path / "a")
-    with pytest.raises(InputError, match=f"expected the job of shard 1/2 in .*a, found one with {named}"):
+    with pytest.raises(InputError, match=f"expected the job of shard 1/2 in .*a, found one (with|of) {named}"):
         shard(tmp_path / "a", "2/2", encoder, **options)
     with pytest.raises(InputError, match="use the same count"):
         shard(tmp_path / "a", "2/3")
@@ -192,9 +198,28 @@ def test_a_damaged_part_is_not_merged_and_made_again(tmp_path: Path) -> None:
     part.write_bytes(part.read_bytes()[:-1] + b"?")
     with pytest.raises(InputError, match=r"part-00003\.npy as it was encoded, found it damaged"):
         merge_shards([tmp_path / "a", tmp_path / "b"], tmp_path / "out")
-    shard(tmp_path / "b", "2/2", encoder := ToyEncoder())
-    assert encoder.calls == [10, 7]  # from that part on
+    with pytest.warns(FliplensWarning, match=r"found part-00003\.npy damaged of the 3 parts"):
+        shard(tmp_path / "b", "2/2", encoder := ToyEncoder())
+    assert encoder.calls == [10]  # that part alone
     assert len(merge_shards([tmp_path / "a", tmp_path / "b"], tmp_path / "out")) == 47
+
+
+def test_a_shard_makes_its_damaged_parts_again_once_all_are_put_together(tmp_path: Path) -> None:
+    whole = unbroken(tmp_path / "f")
+    for number in (1, 4):
+        (tmp_path / "f" / f"part-{number:05d}.npy").unlink()
+    with pytest.warns(FliplensWarning, match=r"found part-00004\.npy missing of the 5 parts"):
+        shard(tmp_path / "f", "2/2", encoder := ToyEncoder())
+    assert encoder.calls == [7]
+    with pytest.raises(InputError, match=r"part-00001\.npy missing"):
+        open_embeddings(tmp_path / "f")
+    with pytest.warns(FliplensWarning, match=r"found part-00001\.npy missing of the 5 parts"):
+        done = shard(tmp_path / "f", "1/2", encoder := ToyEncoder())
+    assert encoder.calls == [10] and done.waiting == () and contents(tmp_path / "f") == whole
+    (tmp_path / "f" / "part-00000.npy").unlink()
+    with pytest.raises(InputError, match="again in bfloat16|found bfloat16"):
+        write_json(tmp_path / "f" / "manifest.json", {**json.loads(whole["manifest.json"]), "precision": "float32"})
+        shard(tmp_path / "f", "1/2", Low())
 
 
 def test_places_that_are_no_folder_of_shards_are_left_alone(tmp_path: Path) -> None:
@@ -419,6 +444,47 @@ def test_the_command_encodes_shards_and_merges_them(corpus: Path, toy: ToyEncode
     ):
         assert_one_line(call(*argv), 2, said)
     assert not (corpus / "d").exists()
+
+
+def test_the_command_mends_a_folder_and_says_which_parts(corpus: Path, toy: ToyEncoder) -> None:
+    write_lines(corpus / "t.txt", toy_texts(9000))  # three parts
+    argv = ["encode", "t.txt", "-e", "toy", "-o", "f", "--quiet"]
+    assert call(*argv).status == 0
+    whole = contents(corpus / "f")
+    (corpus / "f" / "part-00001.npy").unlink()
+    part = corpus / "f" / "part-00002.npy"
+    part.write_bytes(part.read_bytes()[:-100])
+    assert_one_line(call("info", "f"), 2)
+    again = call(*argv)
+    assert again.status == 0 and len(again.err.splitlines()) == 1
+    assert "found part-00001.npy missing, part-00002.npy damaged of the 3 parts in f" in again.err
+    assert contents(corpus / "f") == whole
+
+
+@pytest.mark.parametrize(
+    ("argv", "said"),
+    [
+        (["encode", "t.txt", "-o", "v2"], "found no --encoder: name one"),
+        (["encode", "-e", "minilm", "-o", "v2"], "found no TEXTS: name the file"),
+        (["encode", "-o", "v2"], "found neither: name both"),
+        (
+            ["encode", ".", "-e", "minilm", "-o", "v2"],
+            "expected text at ., found a folder without manifest.json: name",
+        ),
+    ],
+)
+def test_what_a_command_lacks_is_said(corpus: Path, toy: ToyEncoder, argv: list[str], said: str) -> None:
+    write_lines(corpus / "t.txt", TEXTS)
+    assert_one_line(call(*argv), 2, said)
+    assert not (corpus / "v2").exists()
+
+
+def test_a_text_that_changed_is_said_in_words(corpus: Path, toy: ToyEncoder) -> None:
+    argv = ["encode", "t.txt", "-e", "toy", "-o", "f", "--quiet"]
+    write_lines(corpus / "t.txt", TEXTS)
+    assert call(*argv).status == 0
+    write_lines(corpus / "t.txt", [*TEXTS[:-1], "x"])
+    assert_one_line(call(*argv), 2, "found other vectors of texts that have changed, sha256 of the texts")
 
 
 def test_a_column_of_parquet_encodes_as_its_lines_do(corpus: Path, toy: ToyEncoder) -> None:

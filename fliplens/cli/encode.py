@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+from codecs import BOM_UTF16_BE, BOM_UTF16_LE
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -19,9 +21,14 @@ from fliplens.encoding.shards import Shard, encode_shard, merge_shards
 from fliplens.encoding.texts import encode_texts
 from fliplens.errors import InputError, InterruptedRunError
 from fliplens.sources import SourceSpec
+from fliplens.sources.registry import kind_of
 from fliplens.text.long_texts import open_texts
+from fliplens.text.opening import is_text_file
 
 __all__ = ["run"]
+
+HEAD = 4096
+"""Bytes at the start of a file that tell whether it is text."""
 
 
 def run(args: argparse.Namespace) -> int:
@@ -29,7 +36,7 @@ def run(args: argparse.Namespace) -> int:
     if args.merge is not None:
         return _merge(args)
     if args.texts is None or args.encoder is None:
-        raise InputError("expected TEXTS and --encoder, or --merge FOLDER..., found neither: name both")
+        raise _incomplete(args)
     if args.engine != "local":
         return _elsewhere(args)
     if args.actors is not None:
@@ -38,7 +45,7 @@ def run(args: argparse.Namespace) -> int:
     check_output(args.output)
     with StopOnSignal() as stop:
         try:
-            lines = open_texts(args.texts, show_progress=not args.quiet)
+            lines = _open_lines(args)
             encoder = load_encoder(
                 args.encoder, device=args.device, batch_size=args.batch_size, precision=args.precision
             )
@@ -46,6 +53,56 @@ def run(args: argparse.Namespace) -> int:
         except InterruptedRunError as error:
             error.exit_status = stop.exit_status
             raise
+
+
+def _incomplete(args: argparse.Namespace) -> InputError:
+    """Return what is said of a command without TEXTS, or without --encoder, or without both."""
+    if args.texts is not None:
+        found, cure = "no --encoder", "name one with -e, as -e minilm"
+    elif args.encoder is not None:
+        found, cure = "no TEXTS", "name the file to encode, or a list of recordings"
+    else:
+        found, cure = "neither", "name both"
+    return InputError(f"expected TEXTS and --encoder, or --merge FOLDER..., found {found}: {cure}")
+
+
+def _open_lines(args: argparse.Namespace) -> Sequence[str]:
+    """Open the texts, or the list of recordings, that a command names.
+
+    Raises:
+        InputError: they cannot be read; where they are a recording itself, or a folder of recordings, it says that
+            an encoder of speech takes a list of them.
+    """
+    source = SourceSpec.parse(args.texts)
+    if not source.scheme and not source.options and _takes_speech(args.encoder) and _no_list(source.path):
+        kind = "a folder" if source.path.is_dir() else "a file that is no text"
+        raise InputError(
+            f"expected a text file with the path of one recording a line, as {args.encoder} encodes speech, found "
+            f"{source}, {kind}: write the path of each recording into a text file, and name that"
+        )
+    return open_texts(args.texts, show_progress=not args.quiet)
+
+
+def _no_list(path: Path) -> bool:
+    """Tell whether a path is a folder, but of what has text with it, or a file that begins as no text does."""
+    with contextlib.suppress(InputError, OSError):
+        if path.is_dir():
+            return kind_of(SourceSpec.parse(path)).manifest and not (path / "manifest.json").is_file()
+        if path.suffix != ".gz" and is_text_file(SourceSpec.parse(path)) and path.is_file():
+            with path.open("rb") as stream:
+                head = stream.read(HEAD)
+            # WAV, FLAC, Ogg and ID3 have zeros in their headers, a bare MP3 begins with 11 bits that are set; text in
+            # UTF-16 looks like both, and is told to be UTF-8 when it is read.
+            mp3 = head[:1] == b"\xff" and head[1:2] >= b"\xe0"
+            return (b"\0" in head or mp3) and head[:2] not in (BOM_UTF16_LE, BOM_UTF16_BE)
+    return False
+
+
+def _takes_speech(spec: str) -> bool:
+    try:
+        return _modality(canonical_spec(spec)) == "speech"
+    except InputError:
+        return False  # what is wrong with it is said when it is loaded
 
 
 def _encode(
@@ -125,7 +182,7 @@ def _elsewhere(args: argparse.Namespace) -> int:
             with RayEngine(actors=args.actors, device=args.device, cores=args.threads) as engine:
                 done = encode_on(
                     engine,
-                    open_texts(args.texts, show_progress=not args.quiet),
+                    _open_lines(args),
                     load,
                     args.output,
                     spec=spec,

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from fliplens.embeddings.parts import check_array
 from fliplens.errors import InputError, reason_of
 
-__all__ = ["map_npy", "write_npy"]
+__all__ = ["damage_of", "map_npy", "write_npy"]
 
 _FIRST_BYTES = 256
 """Enough for the header of a matrix, which is padded to 128 or 192."""
@@ -40,7 +40,32 @@ def map_npy(path: Path) -> NDArray[Any]:
     return array
 
 
-def _mapped(path: str) -> NDArray[Any]:
+def damage_of(path: Path, shape: tuple[int, int], dtype: str) -> str | None:
+    """Return what keeps a file from being the matrix that a manifest tells of; None if nothing does.
+
+    Header and size are looked at, no numbers are read.
+
+    Args:
+        path: the file.
+        shape: (n, d) of the matrix.
+        dtype: of its numbers.
+    """
+    try:
+        size = path.stat().st_size
+        array = _mapped(str(path))
+    except FileNotFoundError:
+        return "missing"
+    except (ValueError, EOFError, OSError, SyntaxError) as error:
+        return f"damaged ({reason_of(error)})"
+    if array.shape != shape or str(array.dtype) != dtype:
+        found = f"{' × '.join(map(str, array.shape))} {array.dtype}"
+        return f"damaged ({found} in place of {shape[0]} × {shape[1]} {dtype})"
+    if (more := size - array.offset - array.nbytes) > 0:
+        return f"damaged ({more} bytes too long)"
+    return None
+
+
+def _mapped(path: str) -> np.memmap[Any, Any]:
     """Map a file as `numpy.lib.format.open_memmap` does, in a third of the time: a folder has thousands of parts."""
     with open(path, "rb") as stream:  # noqa: PTH123 - a `Path` is resolved link by link, by NumPy too
         first = stream.read(_FIRST_BYTES)

@@ -1,7 +1,8 @@
 """What a job of encoding is, and what of it lies on disk: its parts, its manifest, its list of rows that are bad.
 
 `Inputs` stands for whatever is encoded. A manifest counts parts that are whole, each with its hash; a run of the same
-job goes on behind them (`intact`). Writing them is `fliplens.encoding.parts`.
+job goes on behind them, and makes those again that were damaged since (`intact`). Writing them is
+`fliplens.encoding.parts`.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,8 +18,9 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from fliplens.embeddings import FLOAT_TYPES, Manifest, manifest_path, part_name
+from fliplens.embeddings.npy import damage_of
 from fliplens.encoders import Encoder
-from fliplens.errors import InputError
+from fliplens.errors import FliplensWarning, InputError
 from fliplens.files import FolderKind, read_lines, sha256_of_file, write_lines
 
 if TYPE_CHECKING:
@@ -32,6 +35,7 @@ __all__ = [
     "bad_list",
     "check_output",
     "check_unchanged",
+    "damaged_parts",
     "difference",
     "intact",
     "job_of",
@@ -39,11 +43,16 @@ __all__ = [
     "list_bad",
     "same_job",
     "same_precision",
+    "warn_of_damage",
     "with_grown",
 ]
 
 BAD_LIST = "bad.jsonl"
 SHARDS = FolderKind("manifest.json", r"manifest\.json|part-\d+\.npy|bad\.jsonl|\..+\.tmp")
+SHOWN_PARTS = 5
+"""How many parts that are damaged a message names."""
+SHOWN_DIGITS = 12
+"""How much of a hash a message shows."""
 _SAME = ("encoder", "revision", "dim", "dtype", "normalised", "precision")
 GROWING = ("files", "bad")
 """What the manifest says of the source only as parts are done: a job that goes on does not know it yet."""
@@ -135,7 +144,10 @@ def same_precision(found: Manifest, job: Manifest) -> bool:
 
 
 def difference(found: Manifest, job: Manifest) -> str:
-    """Return what makes two manifests those of different jobs, as "with this, not the that"; "" if nothing does."""
+    """Return what makes two manifests those of different jobs, as "with this, not the that"; "" if nothing does.
+
+    Of inputs with one name but other rows: "of texts that have changed, with ...".
+    """
     unit = "recordings" if "speech" in (found.source.get("modality"), job.source.get("modality")) else "texts"
 
     def of(manifest: Manifest) -> dict[str, Any]:
@@ -146,6 +158,9 @@ def difference(found: Manifest, job: Manifest) -> str:
     theirs, ours = of(found), of(job)
     for name in {**ours, **theirs}:
         if theirs.get(name) != ours.get(name):
+            there, here = (str(value)[:SHOWN_DIGITS] for value in (theirs.get(name), ours.get(name)))
+            if name.endswith(f" of the {unit}") and not name.startswith("name"):
+                return f"of {unit} that have changed, {name} {there}, not the {here}"
             return f"with {name} {theirs.get(name)}, not the {ours.get(name)}"
     return ""
 
@@ -162,11 +177,11 @@ def with_grown(source: Mapping[str, Any], files: Sequence[str] | None, bad: int)
     return {**_asked(source), **grown, **({"bad": bad} if bad else {})}
 
 
-def intact(manifest: Path, inputs: Inputs, *, first: int = 0) -> Manifest:
-    """Return the manifest of a job up to its first part that is damaged or gone, or whose input has changed.
+def intact(manifest: Path, inputs: Inputs, *, first: int = 0) -> tuple[Manifest, list[int]]:
+    """Return the manifest of a job up to its first part whose input has changed, and which parts of it are damaged.
 
     A part is renamed into place before the manifest counts it, so counted parts are whole; but a disk may have
-    failed since.
+    failed since. Every one is compared with its hash.
 
     Args:
         manifest: where it lies, beside the parts.
@@ -174,21 +189,59 @@ def intact(manifest: Path, inputs: Inputs, *, first: int = 0) -> Manifest:
         first: number of its first part.
     """
     found = Manifest.load(manifest)
-    good = 0
-    for number, digest in enumerate(found.sha256[: _unchanged(found, inputs, first=first)], first):
+    good = _unchanged(found, inputs, first=first)
+    damaged = []
+    for number, digest in enumerate(found.sha256[:good], first):
         part = manifest.with_name(part_name(number))
         if not part.is_file() or sha256_of_file(part) != digest:
-            break
-        good += 1
+            damaged.append(number)
     rows = found.rows[:good]
     files = found.source["files"][:good] if "files" in found.source else None
     bad = len(kept_bad(bad_beside(manifest), first * found.source["rows_per_part"] + sum(rows)))
-    return dataclasses.replace(
+    kept = dataclasses.replace(
         found,
         rows=rows,
         sha256=found.sha256[:good],
         source=with_grown(found.source, files, bad),
         complete=False,
+    )
+    return kept, damaged
+
+
+def damaged_parts(folder: Path, manifest: Manifest, numbers: range) -> list[int]:
+    """Return which parts of a finished folder are missing or cannot be what its manifest says, by header and size.
+
+    Args:
+        folder: where they lie.
+        manifest: of all of them.
+        numbers: those to look at.
+    """
+    return [
+        number
+        for number in numbers
+        if damage_of(folder / part_name(number), (manifest.rows[number], manifest.dim), manifest.dtype)
+    ]
+
+
+def warn_of_damage(folder: Path, damaged: Sequence[int], kept: int, *, stacklevel: int) -> None:
+    """Tell which parts are encoded again, if any are.
+
+    Args:
+        folder: where they lie.
+        damaged: their numbers.
+        kept: how many are counted, with these.
+        stacklevel: as in `warnings.warn`.
+    """
+    if not damaged:
+        return
+    names = map(part_name, damaged[:SHOWN_PARTS])
+    named = [f"{name} {'damaged' if (folder / name).exists() else 'missing'}" for name in names]
+    more = f" and {len(damaged) - SHOWN_PARTS} more" if len(damaged) > SHOWN_PARTS else ""
+    warnings.warn(
+        f"found {', '.join(named)}{more} of the {kept} parts in {folder}: their rows are encoded again, the other "
+        "parts are kept",
+        FliplensWarning,
+        stacklevel=stacklevel + 1,
     )
 
 

@@ -37,17 +37,19 @@ def write_parts(
     rows: range,
     show_progress: bool,
     stop: Callable[[], bool] | None,
+    damaged: Sequence[int] = (),
 ) -> tuple[Manifest, int]:
-    """Encode rows from where `done` ends, part by part, each whole or absent, with a manifest of what is done.
+    """Encode damaged parts and rows from where `done` ends, part by part, each whole or absent, with a manifest.
 
     Args:
         inputs: all rows of the job.
         encoder: what makes the vectors.
         manifest: where the manifest lies, beside the parts.
-        done: what it says, of parts that are there.
+        done: what it says, of parts that are there or in `damaged`. Where it is complete it stays so meanwhile.
         rows: those to encode, from the start of a part to the end of one.
         show_progress: a bar on stderr.
         stop: asked before every part; of an encoder that keeps its answers itself, after every batch too.
+        damaged: numbers of parts that `done` counts and that are made again, ascending.
 
     Returns:
         The manifest, complete, and how many inputs the model read only the start of.
@@ -58,7 +60,11 @@ def write_parts(
         InterruptedRunError: see there.
     """
     folder, step = manifest.parent, done.source["rows_per_part"]
-    cut, kept, cost, written = 0, len(done.rows), 0.0, time.monotonic()
+    cut, cost, written, finished = 0, 0.0, time.monotonic(), done.complete
+    first = rows.start // step
+    todo = [*damaged, *range(first + len(done.rows), -(-rows.stop // step))]
+    missing = sum(done.rows[number - first] for number in damaged)
+    made = kept = 0
     bad = kept_bad(bad_beside(manifest), rows.start + sum(done.rows))
     files = done.source.get("files", [])
 
@@ -69,8 +75,8 @@ def write_parts(
 
     def interrupted() -> InterruptedRunError:
         return InterruptedRunError(
-            f"interrupted; {sum(done.rows)} of {len(rows)} rows are kept in {folder}: run the same command again "
-            "to go on"
+            f"interrupted; {sum(done.rows) - missing} of {len(rows)} rows are kept in {folder}: run the same "
+            "command again to go on"
         )
 
     def moved(more: int) -> None:
@@ -79,51 +85,60 @@ def write_parts(
         if stop is not None and getattr(encoder, "keeps_answers", False) and stop():
             raise interrupted()
 
-    with Progress("encode", total=len(rows), unit=inputs.unit, show=show_progress, done=sum(done.rows)) as bar:
+    with Progress(
+        "encode", total=len(rows), unit=inputs.unit, show=show_progress, done=sum(done.rows) - missing
+    ) as bar:
         try:
-            while (start := rows.start + sum(done.rows)) < rows.stop:
+            for number in todo:
                 if stop is not None and stop():
                     raise interrupted()
-                end = min(start + step, rows.stop)
+                start, end = number * step, min((number + 1) * step, rows.stop)
                 # Before they are read: files that change meanwhile are then found to have changed.
                 state = None if inputs.state is None else inputs.state(start, end)
                 with _told_where_to_go_on(start, inputs.name, folder):
                     vectors, cut_here, bad_here = inputs.encode(start, end, moved)
                     check_vectors(vectors, end - start, start, encoder, inputs.name, bad_here)
                 cut += cut_here
-                part = folder / part_name(start // step)
+                part = folder / part_name(number)
                 with atomic_file(part) as stream:
                     write_npy(stream, vectors.shape, iter([vectors]), done.dtype)
+                if made < len(damaged):
+                    bad = [line for line in bad if not start <= json.loads(line)["row"] < end]
+                    missing -= done.rows[number - first]
                 bad += [
                     json.dumps({"row": start + row, "input": inputs.listed(start + row), "error": why})
                     for row, why in sorted(bad_here.items())
                 ]
+                if made < len(damaged):
+                    bad.sort(key=lambda line: int(json.loads(line)["row"]))
+                place = number - first
                 if state is not None:
-                    files = [*files, state]
+                    files = [*files[:place], state, *files[place + 1 :]]
                 done = dataclasses.replace(
                     done,
-                    rows=[*done.rows, end - start],
-                    sha256=[*done.sha256, sha256_of_file(part)],
+                    rows=[*done.rows[:place], end - start, *done.rows[place + 1 :]],
+                    sha256=[*done.sha256[:place], sha256_of_file(part), *done.sha256[place + 1 :]],
                     source=with_grown(done.source, None if state is None else files, len(bad)),
                 )
+                made += 1
                 if time.monotonic() - written >= cost / MANIFEST_SHARE:
                     began = time.monotonic()
                     keep(done)
-                    kept, written = len(done.rows), time.monotonic()
+                    kept, written = made, time.monotonic()
                     cost = written - began
             done = dataclasses.replace(done, complete=True)
             keep(done)
         except BaseException as error:
             # What is whole counts; where not even the manifest can be written, why the work ended is worth more.
-            if kept < len(done.rows):
+            if kept < made:
                 with contextlib.suppress(OSError):
-                    keep(dataclasses.replace(done, complete=False))
-                    kept = len(done.rows)
+                    keep(dataclasses.replace(done, complete=finished))
+                    kept = made
             if isinstance(error, OSError):
                 raise FliplensError(
                     f"expected to write to {folder}, found {reason_of(error.strerror or error)}; nothing is half "
                     f"written and the rows before are kept: make room, and the same command goes on at row "
-                    f"{rows.start + sum(done.rows[:kept])} of {inputs.name} (from 0)"
+                    f"{todo[kept] * step if kept < len(todo) else rows.stop} of {inputs.name} (from 0)"
                 ) from error
             raise
     return done, cut

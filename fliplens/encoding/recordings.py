@@ -170,8 +170,8 @@ def audio_inputs(
 
 
 def audio_files(paths: Sequence[str], start: int, end: int, *, folder: str | Path) -> list[Path]:
-    """Return where the files of rows start..end lie."""
-    return [Path(folder) / path for path in paths[start:end]]
+    """Return where the files of rows start..end lie; of a blank line, one in `folder` that has a blank name."""
+    return [Path(folder) / (path if path.strip() else " ") for path in paths[start:end]]
 
 
 def encode_files(
@@ -200,6 +200,8 @@ def encode_files(
     bad: dict[int, str] = {}
 
     def on_bad(row: int, error: InputError) -> None:
+        if not files[row].name.strip():
+            error = InputError("expected the path of a recording, found a blank line")
         if not skip_bad:
             raise InputError(
                 f"line {start + row + 1} of {name}: {error}; mend it, or pass --skip-bad (skip_bad=True) "

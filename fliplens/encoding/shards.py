@@ -24,12 +24,15 @@ from fliplens.encoding.jobs import (
     bad_list,
     check_output,
     check_unchanged,
+    damaged_parts,
     difference,
     intact,
     job_of,
     kept_bad,
     list_bad,
     same_job,
+    same_precision,
+    warn_of_damage,
     with_grown,
 )
 from fliplens.encoding.parts import join_parts, write_parts
@@ -56,7 +59,8 @@ class Shard:
 
     def __post_init__(self) -> None:
         if not 1 <= self.number <= self.count:
-            raise InputError(f"expected a shard from 1/{max(self.count, 1)} on, found {self}: count from 1")
+            allowed = f"from 1/{self.count} to {self.count}/{self.count}" if self.count > 1 else "1/1"
+            raise InputError(f"expected a shard {allowed}, found {self}: count from 1")
 
     @classmethod
     def parse(cls, text: str) -> Shard:
@@ -195,19 +199,40 @@ def encode_shard_rows(
                 "another place"
             )
         check_unchanged(whole, inputs, out, parts=parts)
+        if damaged := damaged_parts(out, whole, parts):
+            if not same_precision(whole, job):
+                raise InputError(
+                    f"expected to make damaged parts in {out} again in {whole.precision}, as the others were "
+                    f"encoded, found {job.precision}: pass --precision {whole.precision}"
+                )
+            # The folder stays one that is complete: other machines may be at work on other parts of it.
+            warn_of_damage(out, damaged, len(whole.rows), stacklevel=stacklevel)
+            whole, _ = write_parts(
+                inputs,
+                encoder,
+                out / "manifest.json",
+                whole,
+                rows=range(inputs.rows),
+                show_progress=show_progress,
+                stop=stop,
+                damaged=damaged,
+            )
         return ShardDone(out, rows, whole, (), bad_list(out))
     _check_folder(out, job, shard, overwrite=overwrite)
     path = out / shard.manifest_name
     if path.is_file() and not overwrite:
         _load(path)
-        done = intact(path, inputs, first=parts.start)
+        done, damaged = intact(path, inputs, first=parts.start)
+        warn_of_damage(out, damaged, len(done.rows), stacklevel=stacklevel)
     else:
-        done = job
+        done, damaged = job, []
         write_json(path, job.to_json())
     ours = {path.name, bad_beside(path).name, *map(part_name, parts)}
     remove_leftovers(out, lambda entry: entry in ours)
-    already = sum(done.rows)
-    done, cut = write_parts(inputs, encoder, path, done, rows=rows, show_progress=show_progress, stop=stop)
+    already = sum(done.rows) - sum(done.rows[number - parts.start] for number in damaged)
+    done, cut = write_parts(
+        inputs, encoder, path, done, rows=rows, show_progress=show_progress, stop=stop, damaged=damaged
+    )
     if cut and isinstance(encoder, BatchEncoder):
         warnings.warn(over_long(encoder, cut, len(rows) - already), FliplensWarning, stacklevel=stacklevel)
     try:
@@ -275,7 +300,8 @@ def merge_shards(
         for file, digest in zip(files, whole.sha256, strict=True):
             if not file.is_file() or sha256_of_file(file) != digest:
                 raise InputError(
-                    f"expected the part {file} as it was encoded, found it damaged or gone: copy it again"
+                    f"expected the part {file} as it was encoded, found it damaged or gone: copy it again, or "
+                    "give the command of its shard again"
                 )
             bar.update()
     if out.suffix == ".npy":

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from fliplens.embeddings import Embeddings, Manifest, manifest_path, open_embeddings, part_name
+from fliplens.embeddings.npy import damage_of
 from fliplens.encoders import BatchEncoder, Encoder, over_long
 from fliplens.encoding.jobs import (
     SHARDS,
@@ -23,12 +24,14 @@ from fliplens.encoding.jobs import (
     bad_list,
     check_output,
     check_unchanged,
+    damaged_parts,
     difference,
     intact,
     job_of,
     kept_bad,
     same_job,
     same_precision,
+    warn_of_damage,
 )
 from fliplens.encoding.parts import join_parts, write_parts
 from fliplens.errors import FliplensWarning, InputError
@@ -54,6 +57,9 @@ def encode_texts(
 ) -> Embeddings:
     """Encode texts to `out`, going on from whatever an interrupted run of the same job left there.
 
+    Parts of a folder that are damaged or missing are made again: of a job under way those of another hash, of a
+    finished one those whose header or size is not as it should be.
+
     Args:
         texts: one row each; those of `fliplens.text.long_texts.open_texts` are read as they are encoded.
         encoder: what makes the vectors.
@@ -78,7 +84,7 @@ def encode_texts(
 
     Warns:
         FliplensWarning: the model read only the start of some texts; once, when the job is done. Or the job was
-            done before, in another precision than the encoder has now.
+            done before, in another precision than the encoder has now. Or parts are made again; which.
     """
     return encode_rows(
         text_inputs(texts, encoder, name=name),
@@ -148,8 +154,9 @@ def encode_rows(
         return open_embeddings(out)
     folder = out.with_name(out.name + ".parts") if single else out
     # Finished shards of a single file are a job that was killed at its last step; a finished folder is an output.
-    done = _resume(folder, job, inputs, overwrite=overwrite, again=overwrite and not single)
-    already = sum(done.rows)
+    done, damaged = _resume(folder, job, inputs, overwrite=overwrite, again=overwrite and not single)
+    warn_of_damage(folder, damaged, len(done.rows), stacklevel=stacklevel)
+    already = sum(done.rows) - sum(done.rows[number] for number in damaged)
     done, cut = write_parts(
         inputs,
         encoder,
@@ -158,6 +165,7 @@ def encode_rows(
         rows=range(inputs.rows),
         show_progress=show_progress,
         stop=stop,
+        damaged=damaged,
     )
     if single:
         parts = [folder / part_name(number) for number in range(len(done.rows))]
@@ -189,7 +197,7 @@ def encode_lines(encoder: Encoder, texts: Sequence[str], *, moved: Callable[[int
 
 
 def _finished(out: Path, job: Manifest, inputs: Inputs, *, single: bool, overwrite: bool, stacklevel: int) -> bool:
-    """Return whether `out` already holds this very job, finished; refuse to replace anything else unasked."""
+    """Return whether `out` already holds this very job, whole; refuse to replace anything else unasked."""
     if single and out.is_dir():
         raise InputError(f"expected an .npy file to write at {out}, found a folder: name another place")
     taken = out.is_file() or not is_empty(out)
@@ -199,6 +207,14 @@ def _finished(out: Path, job: Manifest, inputs: Inputs, *, single: bool, overwri
     if manifest.is_file():
         found = Manifest.load(manifest)
         if same_job(found, job):
+            if found.complete:
+                check_unchanged(found, inputs, out)
+                if single and (damage := damage_of(out, (inputs.rows, found.dim), found.dtype)):
+                    raise InputError(
+                        f"expected {out} as it was encoded, found it {damage}: pass --overwrite to encode it again"
+                    )
+                if not single and damaged_parts(out, found, range(len(found.rows))):
+                    return False
             if found.complete and not same_precision(found, job):
                 warnings.warn(
                     f"{out} was encoded before, in {found.precision}, and is left as it is: for vectors in "
@@ -206,19 +222,17 @@ def _finished(out: Path, job: Manifest, inputs: Inputs, *, single: bool, overwri
                     FliplensWarning,
                     stacklevel=stacklevel,
                 )
-            if found.complete:
-                check_unchanged(found, inputs, out)
             return found.complete
         other = f"vectors {difference(found, job)}"
     else:
         other = "vectors or files"
-    raise InputError(
-        f"expected {out} to be free or to hold this job, found other {other}: name another place, or pass --overwrite"
-    )
+    raise _other(out, other)
 
 
-def _resume(folder: Path, job: Manifest, inputs: Inputs, *, overwrite: bool, again: bool) -> Manifest:
-    """Return the manifest of what is done; an empty one, written, for a new job."""
+def _resume(
+    folder: Path, job: Manifest, inputs: Inputs, *, overwrite: bool, again: bool
+) -> tuple[Manifest, list[int]]:
+    """Return the manifest of what is done, empty and written for a new job, and which of its parts are damaged."""
     path = folder / "manifest.json"
     if path.is_file():
         found = Manifest.load(path)
@@ -229,10 +243,23 @@ def _resume(folder: Path, job: Manifest, inputs: Inputs, *, overwrite: bool, aga
             )
         if same_job(found, job) and same_precision(found, job) and not (again and found.complete):
             remove_leftovers(folder)
-            return intact(path, inputs)
+            done, damaged = intact(path, inputs)
+            if damaged and found.complete:
+                # A run that is killed while it mends a finished folder compares hashes again.
+                write_json(path, done.to_json())
+            return done, damaged
+        if not same_job(found, job) and not overwrite:
+            raise _other(folder, f"vectors {difference(found, job)}")
     check_free(folder, kind=SHARDS, overwrite=overwrite)
     if folder.exists():
         shutil.rmtree(folder)
     folder.mkdir(parents=True)
     write_json(path, job.to_json())
-    return job
+    return job, []
+
+
+def _other(place: Path, other: str) -> InputError:
+    return InputError(
+        f"expected {place} to be free or to hold this job, found other {other}: name another place, or pass "
+        "--overwrite"
+    )

@@ -9,7 +9,7 @@ from typing import Any
 
 from fliplens.embeddings.manifest import Manifest, manifest_path, part_name
 from fliplens.embeddings.matrix import Embeddings
-from fliplens.embeddings.npy import map_npy
+from fliplens.embeddings.npy import damage_of, map_npy
 from fliplens.errors import InputError
 from fliplens.files import sha256_of_file
 from fliplens.open_files import allow_open_files
@@ -25,9 +25,17 @@ def open_vectors(source: SourceSpec, *, verify: bool = False) -> Embeddings:
     if path.is_dir():
         return _open_folder(path, verify=verify)
     check_known(path)
-    array = map_npy(path)
     beside = manifest_path(path)
     manifest = Manifest.load(beside) if beside.is_file() else None
+    try:
+        array = map_npy(path)
+    except InputError as error:
+        if manifest is None or not path.exists():
+            raise
+        raise InputError(
+            f"expected the {sum(manifest.rows)} × {manifest.dim} vectors of {beside.name} in {path}, found the file "
+            f"{damage_of(path, (sum(manifest.rows), manifest.dim), manifest.dtype)}: encode again with --overwrite"
+        ) from error
     if manifest is not None:
         if array.shape != (sum(manifest.rows), manifest.dim):
             raise InputError(
@@ -47,6 +55,11 @@ def open_texts(source: SourceSpec) -> list[str]:
     Raises:
         InputError: there are none.
     """
+    if source.path.is_dir() and not (source.path / "manifest.json").is_file():
+        raise InputError(
+            f"expected text at {source}, found a folder without manifest.json: name a text file of one sentence a "
+            "line, a table's column as FILE.parquet#column=NAME, or a folder imported with text=NAME"
+        )
     texts = []
     for row, about in enumerate(about_rows(source.path)):
         if not isinstance(about.get("text"), str):
@@ -93,6 +106,11 @@ def about_rows(folder: Path) -> Iterator[dict[str, Any]]:
 
 
 def _finished(path: Path) -> Manifest:
+    if path.is_dir() and not (path / "manifest.json").is_file():
+        raise InputError(
+            f"expected a folder of vectors at {path}, found one without manifest.json: name a folder that fliplens "
+            "encode or import wrote, or one of the files in it"
+        )
     manifest = Manifest.load(path / "manifest.json")
     if not manifest.complete:
         raise InputError(
@@ -111,19 +129,34 @@ def _open_folder(path: Path, *, verify: bool) -> Embeddings:
     parts = []
     for number, (rows, digest) in enumerate(zip(manifest.rows, manifest.sha256, strict=True)):
         file = path / part_name(number)
-        array = map_npy(file)
+        try:
+            array = map_npy(file)
+        except InputError as error:
+            raise _damaged(path, manifest, number) from error
         if array.shape != (rows, manifest.dim) or str(array.dtype) != manifest.dtype:
-            raise InputError(
-                f"expected {rows} × {manifest.dim} {manifest.dtype} in {file}, found {array.shape[0]} × "
-                f"{array.shape[1]} {array.dtype}: encode again with --overwrite"
-            )
+            raise _damaged(path, manifest, number)
         if verify:
             _verify(file, digest)
         parts.append(array)
     return Embeddings(parts, manifest=manifest, name=str(path))
 
 
+def _damaged(path: Path, manifest: Manifest, number: int) -> InputError:
+    """Return what is said of a folder of which part `number` cannot be mapped."""
+    state = damage_of(path / part_name(number), (manifest.rows[number], manifest.dim), manifest.dtype) or "damaged"
+    if manifest.source.get("command", "encode") == "encode":
+        cure = "give the same encode command again, which makes that part again"
+    else:
+        cure = f"give the same {manifest.source['command']} command again, with --overwrite"
+    return InputError(
+        f"expected all {len(manifest.rows)} parts of the vectors in {path}, found {part_name(number)} {state}: {cure}"
+    )
+
+
 def _verify(file: Path, expected: str) -> None:
     found = sha256_of_file(file)
     if found != expected:
-        raise InputError(f"expected {file} to have sha256 {expected}, found {found}: the file changed, encode again")
+        raise InputError(
+            f"expected {file} to have sha256 {expected}, found {found}: the file changed, encode or import again "
+            "with --overwrite"
+        )
