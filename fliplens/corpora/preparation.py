@@ -170,10 +170,10 @@ class _Job:
         ]
         if self.config.min_similarity is not None:
             for split in splits:
-                sizes[split], dropped = write_alike(
+                sizes[split], unlike = write_alike(
                     split, self.config.min_similarity, self.views, vectors, into, self.out
                 )
-                self.counts.dissimilar += dropped
+                self.counts.dissimilar += unlike
             self._check_sizes(sizes)
         write_yaml(self.out / "datasets.yaml", datasets_yaml(self.name, splits, self.views, vectors))
         study = study_yaml(self.name, splits, self.views, vectors)
