@@ -6,7 +6,11 @@ decoded block by block, so that no more of it is in memory than the samples that
 
 from __future__ import annotations
 
+import ctypes
+import os
 import struct
+import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,7 +24,16 @@ from fliplens.errors import InputError, MissingExtraError, reason_of
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["LONGEST", "RATE", "SHORTEST", "AudioInfo", "audio_info", "check_samples", "read_audio"]
+__all__ = [
+    "LONGEST",
+    "RATE",
+    "SHORTEST",
+    "AudioInfo",
+    "audio_info",
+    "check_samples",
+    "quieten_this_thread",
+    "read_audio",
+]
 
 RATE = 16_000
 """Samples a second that speech encoders and recognisers are trained on."""
@@ -96,6 +109,42 @@ def read_audio(
     if not np.isfinite(samples).all():
         raise InputError(f"expected finite samples in {path}, found NaN or infinite ones: write the file again")
     return samples
+
+
+def quieten_this_thread() -> bool:
+    """Let nothing that this thread reads be commented on in the terminal, for as long as the thread lives.
+
+    libmpg123, by which libsndfile reads MP3, writes lines of its own to file descriptor 2 that name no file
+    (`Note: Illegal Audio-MPEG-Header`), and libsndfile has no switch for that (its issue 958). To redirect the
+    descriptor would silence the whole process. Instead the thread gets a table of descriptors of its own, as Linux
+    has it since 5.9 (`close_range`, CLOSE_RANGE_UNSHARE), with nothing in it but three that lead nowhere.
+
+    For threads that do nothing but read and write files that they themselves open: those of others are closed to it,
+    and whatever it prints is lost. Errors are raised as ever.
+
+    Returns:
+        Whether it could be done: elsewhere, and in the main thread, nothing changes, and the lines are to be seen.
+    """
+    if not sys.platform.startswith("linux") or threading.current_thread() is threading.main_thread():
+        return False
+    # Its number is the same on all machines; the C library has a name for it only since glibc 2.34.
+    close_range, unshare, last = 436, 2, 0xFFFFFFFF
+    call = ctypes.CDLL(None).syscall
+    call.argtypes = [ctypes.c_long, ctypes.c_uint, ctypes.c_uint, ctypes.c_uint]
+    call.restype = ctypes.c_long
+    # First a range that holds nothing: were the descriptors closed before there are others, a file that is opened
+    # could become number 2, and get the lines.
+    if call(close_range, last - 1, last, unshare) != 0:
+        return False
+    try:
+        nowhere = os.open(os.devnull, os.O_RDWR)
+    except OSError:
+        return False
+    for descriptor in (0, 1, 2):
+        os.dup2(nowhere, descriptor)
+    # Pipes among them: whoever waits for their end must not wait for this thread.
+    call(close_range, 3, last, 0)
+    return True
 
 
 def check_samples(

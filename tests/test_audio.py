@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import struct
 import sys
+import threading
 import tracemalloc
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 from speech import convert, speak
 
-from fliplens.audio import audio_info, check_samples, read_audio
+from fliplens.audio import audio_info, check_samples, quieten_this_thread, read_audio
 from fliplens.errors import InputError, MissingExtraError
 
 soundfile = pytest.importorskip("soundfile")
@@ -230,6 +233,43 @@ def test_samples_in_memory_are_checked_alike() -> None:
     ):
         with pytest.raises(InputError, match=match):
             check_samples(bad, name="input 3")
+
+
+def test_a_quiet_thread_reads_and_leaves_the_others_alone(tmp_path: Path) -> None:
+    file = wav(tmp_path / "x.wav", tone(0.5, 16_000))
+    reading, writing = os.pipe()
+    start, end = threading.Event(), threading.Event()
+    found: dict[str, Any] = {}
+
+    def work() -> None:
+        found["quiet"] = quieten_this_thread()
+        start.set()
+        found["samples"] = read_audio(file)
+        found["null"] = os.fstat(2).st_rdev == Path(os.devnull).stat().st_rdev
+        end.wait(30)
+
+    def stderr() -> tuple[int, int]:
+        return os.fstat(2).st_dev, os.fstat(2).st_ino
+
+    before = stderr()
+    thread = threading.Thread(target=work)
+    thread.start()
+    try:
+        assert start.wait(30)
+        assert stderr() == before and len(read_audio(file)) == 8000
+        os.write(writing, b"x")
+        os.close(writing)
+        # Were the pipe open in the other thread still, its end would not come before the thread's.
+        assert os.read(reading, 9) == b"x" and os.read(reading, 9) == b""
+    finally:
+        end.set()
+        thread.join()
+        os.close(reading)
+    np.testing.assert_array_equal(found["samples"], read_audio(file))
+    if not found["quiet"]:
+        pytest.skip("this system gives no thread descriptors of its own")
+    assert found["null"]
+    assert not quieten_this_thread() and stderr() == before  # the main thread is left as it is
 
 
 @pytest.mark.parametrize("library", ["soundfile", "soxr"])

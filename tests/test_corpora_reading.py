@@ -171,12 +171,33 @@ def test_sides_of_different_length_are_told_with_both_lengths(europarl: Path) ->
     [
         (["nothing/here"], {}, "two languages or more, found none"),
         (["ep/europarl-v7.de-en"], {"languages": ("de", "fr")}, "of de, fr, found those of de, en"),
-        (["ep/europarl-v7.de-en.de"], {}, "two languages or more, found those of de"),
+        (
+            ["ep/europarl-v7.de-en.de"],
+            {},
+            r"found ep\S+\.de-en\.de alone: name their stem, ep\S+\.de-en, which has de, en",
+        ),
+        (["ep/europarl-v7.de-en.de"], {"languages": ("de", "en")}, "alone: name their stem"),
+        (["lone/a.de"], {}, r"alone: put its translation beside it as a\.LANGUAGE, or prepare it as text"),
+        (["lone"], {}, r"expected files STEM\.LANGUAGE .* in the folder lone, found a \(de\): check the path"),
+        (["bare"], {}, r"expected files STEM\.LANGUAGE .* in the folder bare, found none: check the path"),
+        (
+            ["several"],
+            {},
+            r"one corpus in two languages or more in the folder several, found several corpora, ben-eng \(ben, eng\)"
+            r", deu-eng \(deu, eng\): name one, as several/ben-eng, or .* as --languages ben,eng$",
+        ),
+        (
+            ["several"],
+            {"languages": ("ben", "deu")},
+            "one corpus of ben, deu in the folder several, found several corpora",
+        ),
+        (["mixed"], {}, r"in the folder mixed, found deu-eng \(deu, eng\): name one, as mixed/deu-eng, or"),
+        (["train=several"], {}, r"found several corpora, .*: name one, as several/ben-eng"),
         (["ep/europarl-v7.de-en"], {"languages": ("de",)}, "two languages or more, found de"),
         (["ep/europarl-v7.de-en"], {"languages": ("de", "de")}, "each language once"),
         (["ep/europarl-v7.de-en"], {"languages": ("de", "../x")}, "expected a language such as"),
-        (["ep/europarl-v7.de-en"], {"columns": ("a", "b")}, "found some for parallel"),
-        (["ep/europarl-v7.de-en"], {"min_up_votes": 2}, "found some for parallel"),
+        (["ep/europarl-v7.de-en"], {"columns": ("a", "b")}, "found some for"),
+        (["ep/europarl-v7.de-en"], {"min_up_votes": 2}, "found some for"),
         ([], {}, "expected where the source is"),
     ],
 )
@@ -188,8 +209,23 @@ def test_parallel_files_that_are_not_there(
     message: str,
 ) -> None:
     monkeypatch.chdir(europarl.parent)
-    with pytest.raises(InputError, match=message):
-        rows("parallel", *places, **wanted)
+    for name in ("lone/a.de", "several/deu-eng.deu", "several/deu-eng.eng", "several/ben-eng.ben"):
+        write(Path(name), "text")
+    for name in ("several/ben-eng.eng", "mixed/deu-eng.deu", "mixed/deu-eng.eng", "mixed/README.md", "bare/a.npy"):
+        write(Path(name), "text")
+    for kind in ("parallel", "europarl", "samanantar", "tatoeba"):
+        # Of columns Tatoeba has some to say.
+        if kind != "tatoeba" or "columns" not in wanted:
+            with pytest.raises(InputError, match=message):
+                rows(kind, *places, **wanted)
+
+
+def test_one_corpus_of_several_is_named_or_told_by_its_languages(tmp_path: Path) -> None:
+    for name in ("deu-eng.deu", "deu-eng.eng", "ben-eng.ben", "ben-eng.eng"):
+        write(tmp_path / name, name)
+    expected = [("deu-eng.deu", "deu-eng.eng")]
+    assert texts(rows("tatoeba", tmp_path / "deu-eng")) == expected
+    assert texts(rows("tatoeba", tmp_path, languages=("deu", "eng"))) == expected
 
 
 def test_an_empty_file_is_told(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from fliplens.corpora.splits import DEFAULT_SPLIT
 from fliplens.errors import InputError
 from fliplens.files import check_free, is_empty, read_json, sha256_of_file, write_json
 
-__all__ = ["FORMAT_VERSION", "PreparedCorpus", "claim", "described_files"]
+__all__ = ["FORMAT_VERSION", "PreparedCorpus", "claim", "described_files", "leaving_nothing_unmade"]
 
 FORMAT_VERSION = 1
 """Of the marker and the report."""
@@ -114,6 +114,24 @@ def claim(out: Path, job: Mapping[str, Any], *, overwrite: bool) -> bool:
         shutil.rmtree(out)
     write_json(marker, wanted)
     return False
+
+
+@contextlib.contextmanager
+def leaving_nothing_unmade(out: Path) -> Iterator[None]:
+    """Take the folder away again if the block ends with an exception before there is anything in it to go on from.
+
+    Folders that were there before stay, empty as they were.
+    """
+    made = [folder for folder in (out, *out.parents) if not folder.exists()]
+    try:
+        yield
+    except BaseException:
+        with contextlib.suppress(OSError):
+            if {entry.name for entry in out.iterdir()} <= {MARKER}:
+                (out / MARKER).unlink(missing_ok=True)
+                for folder in made:
+                    folder.rmdir()
+        raise
 
 
 def _splits_of(out: Path, marker: Any) -> set[str]:

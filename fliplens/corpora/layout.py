@@ -10,12 +10,25 @@ from typing import Any
 
 from fliplens.files import FolderKind, atomic_file
 
-__all__ = ["AUDIO_FOLDER", "MARKER", "REPORT", "SPOOL", "UNFILTERED", "View", "folder_of", "label_of", "write_yaml"]
+__all__ = [
+    "AUDIO_FOLDER",
+    "DROPPED_CLIPS",
+    "MARKER",
+    "REPORT",
+    "SPOOL",
+    "UNFILTERED",
+    "View",
+    "folder_of",
+    "label_of",
+    "write_yaml",
+]
 
 MARKER = "corpus.json"
 """What the folder is: settings and sources. Written first, so that whatever a kill leaves is known to be ours."""
 REPORT = "report.json"
 """What came out. Written last: with it the folder is finished."""
+DROPPED_CLIPS = "dropped_clips.jsonl"
+"""The clips that were left out, and why, a line each; no file where there are none."""
 AUDIO_FOLDER = "audio"
 UNFILTERED = "unfiltered"
 SPOOL = ".spool"
@@ -27,7 +40,8 @@ def folder_of(splits: Iterable[str]) -> FolderKind:
     parts = rf"|(?:{named})\.[\w.-]+\.(txt|npy|npy\.parts|manifest\.json)" if named else ""
     return FolderKind(
         MARKER,
-        rf"corpus\.json|report\.json|datasets\.yaml|study\.yaml|audio|unfiltered|\.spool{parts}|\..+\.tmp(\.old)?",
+        r"corpus\.json|report\.json|dropped_clips\.jsonl|datasets\.yaml|study\.yaml|audio|unfiltered|\.spool"
+        rf"{parts}|\..+\.tmp(\.old)?",
     )
 
 

@@ -7,7 +7,7 @@ Line n of one file is the translation of line n of the others. Files are `STEM.L
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
@@ -19,6 +19,8 @@ from fliplens.errors import InputError
 
 __all__ = ["LineFiles", "PairFiles", "find_line_files"]
 
+SHOWN = 6
+"""Corpora of a folder that a message names."""
 _LANGUAGE = re.compile(r"[a-z]{2,3}([_-][A-Za-z]{2,4})?")
 _PAIR = re.compile(r"(?:^|[._-])([a-z]{2,3})-([a-z]{2,3})$")
 
@@ -141,27 +143,24 @@ def find_line_files(sources: Sequence[str], languages: Sequence[str] | None) -> 
                     )
                 groups.append((split, tuple(map(Path, names))))
                 continue
+            if len(names) == 1:
+                raise _alone(Path(names[0]), next(iter(stems)))
             # The order in which they are named.
-            chosen = chosen or (tuple(*stems.values()) if len(names) > 1 else ())
+            chosen = chosen or tuple(*stems.values())
         else:
             for name in names:
                 stem = Path(name)
                 if stem.parent.is_dir():
                     for path in sorted(stem.parent.glob(_literal(stem.name) + ".*")):
                         _file_under(path, stems, only=stem)
-        told = " ".join(names)
-        chosen = chosen or _languages(stems, told)
+        chosen = chosen or _languages(stems, names)
         found = 0
         for stem, files in sorted(stems.items()):
             if all(language in files for language in chosen):
                 groups.append((split or _split_of(stem), tuple(files[language] for language in chosen)))
                 found += 1
         if not found:
-            there = sorted({language for files in stems.values() for language in files})
-            raise InputError(
-                f"expected files {told}.LANGUAGE (or .LANGUAGE.gz) of {', '.join(chosen)}, found "
-                f"{'those of ' + ', '.join(there) if there else 'none'}: check the path, or name other --languages"
-            )
+            raise _not_those(stems, names, f" of {', '.join(chosen)}")
     # One split alone is no way to split a corpus: Samanantar comes as `train` and nothing else.
     if len({split for split, _ in groups}) == 1 and not any(named_split(source)[0] for source in sources):
         groups = [("", paths) for _, paths in groups]
@@ -190,7 +189,7 @@ def _file_under(path: Path, stems: dict[Path, dict[str, Path]], *, only: Path | 
         stems.setdefault(stem, {})[language] = path
 
 
-def _languages(stems: dict[Path, dict[str, Path]], told: str) -> tuple[str, ...]:
+def _languages(stems: dict[Path, dict[str, Path]], names: Sequence[str]) -> tuple[str, ...]:
     """Return the languages that all stems have: in the order of a name such as de-en, else of the alphabet."""
     common = set.intersection(*map(set, stems.values())) if stems else set()
     for stem in stems:
@@ -199,12 +198,49 @@ def _languages(stems: dict[Path, dict[str, Path]], told: str) -> tuple[str, ...]
             if match and set(match.groups()) <= common:
                 return match.group(1), match.group(2)
     if len(common) < 2:
-        there = sorted({language for files in stems.values() for language in files})
-        raise InputError(
-            f"expected files {told}.LANGUAGE in two languages or more, found "
-            f"{'those of ' + ', '.join(there) if there else 'none'}: check the path, or name --languages"
-        )
+        raise _not_those(stems, names, " in two languages or more")
     return tuple(sorted(common))
+
+
+def _not_those(stems: Mapping[Path, Mapping[str, Path]], names: Sequence[str], wanted: str) -> InputError:
+    """Return the error of a place that does not hold the wanted languages: what it holds, and how to name that."""
+    if len(names) > 1 or not Path(names[0]).is_dir():
+        there = sorted({language for files in stems.values() for language in files})
+        return InputError(
+            f"expected files {' '.join(names)}.LANGUAGE (or .LANGUAGE.gz){wanted}, found "
+            f"{'those of ' + ', '.join(there) if there else 'none'}: check the path, or name other --languages"
+        )
+    place = names[0]
+    # What is parallel first: a folder may hold a README.md beside it.
+    parallel = sorted(stem for stem, files in stems.items() if len(files) > 1)
+    told = [f"{stem.name} ({', '.join(sorted(stems[stem]))})" for stem in parallel or sorted(stems)]
+    found = ", ".join(told[:SHOWN]) + (f" and {len(told) - SHOWN} more" if len(told) > SHOWN else "")
+    if not parallel:
+        return InputError(
+            f"expected files STEM.LANGUAGE (or .LANGUAGE.gz){wanted} in the folder {place}, found {found or 'none'}: "
+            "check the path"
+        )
+    several = f"several corpora, {found}" if len(parallel) > 1 else found
+    return InputError(
+        f"expected one corpus{wanted} in the folder {place}, found {several}: name one, as {parallel[0]}, or the "
+        f"languages of those that are wanted, as --languages {','.join(sorted(stems[parallel[0]]))}"
+    )
+
+
+def _alone(path: Path, stem: Path) -> InputError:
+    """Return the error of one file of a corpus: what it is a part of."""
+    stems: dict[Path, dict[str, Path]] = {}
+    for other in sorted(stem.parent.glob(_literal(stem.name) + ".*")):
+        _file_under(other, stems, only=stem)
+    there = sorted(stems.get(stem, ()))
+    return InputError(
+        f"expected files of one text in two languages or more, found {path} alone: "
+        + (
+            f"name their stem, {stem}, which has {', '.join(there)}"
+            if len(there) > 1
+            else f"put its translation beside it as {stem.name}.LANGUAGE, or prepare it as text"
+        )
+    )
 
 
 def _split_of(stem: Path) -> str:

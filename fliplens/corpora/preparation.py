@@ -8,17 +8,19 @@ when the same call is made again, with the encoding, which takes longest, from i
 from __future__ import annotations
 
 import shutil
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from fliplens.corpora.cleaning import clean_rows
-from fliplens.corpora.clips import checked_rows, converted_name, decoded
+from fliplens.corpora.clips import DroppedClips, checked_rows, converted_name, decoded
 from fliplens.corpora.counting import Counts
-from fliplens.corpora.folder import FORMAT_VERSION, PreparedCorpus, claim, described_files
+from fliplens.corpora.folder import FORMAT_VERSION, PreparedCorpus, claim, described_files, leaving_nothing_unmade
 from fliplens.corpora.layout import (
     AUDIO_FOLDER,
+    DROPPED_CLIPS,
     REPORT,
     SPOOL,
     UNFILTERED,
@@ -66,8 +68,12 @@ def prepare(
 
     Raises:
         InputError: a source that is missing, broken or not laid out as its kind is; settings that mean nothing to it;
-            no rows that are fit, or none for a split; a folder that holds something else.
+            no rows that are fit, or none for a split; a folder that holds something else. A job that ends before it
+            has made anything leaves nothing behind.
         MissingExtraError: Parquet, data sets, audio or an encoder without the library that reads them.
+
+    Warns:
+        FliplensWarning: some rows or clips cannot be read: how many, and which is the first.
     """
     out = Path(out)
     source = open_source(
@@ -92,12 +98,13 @@ def prepare(
         "settings": config.to_json(),
         "sources": [[str(path.absolute()), *_state(path)] for path in source.files],
     }
-    if claim(out, job, overwrite=overwrite):
-        return PreparedCorpus.load(out)
-    load = load or (lambda spec: load_encoder(spec, device=device))
-    # Before the reading: an encoder that cannot be loaded should be known at once.
-    sets = encoder_sets([load(spec) for spec in config.encoders], spoken=source.spoken)
-    return _Job(config, out, source, sets, show_progress).run()
+    with leaving_nothing_unmade(out):
+        if claim(out, job, overwrite=overwrite):
+            return PreparedCorpus.load(out)
+        load = load or (lambda spec: load_encoder(spec, device=device))
+        # Before the reading: an encoder that cannot be loaded should be known at once.
+        sets = encoder_sets([load(spec) for spec in config.encoders], spoken=source.spoken)
+        return _Job(config, out, source, sets, show_progress).run()
 
 
 def _state(path: Path) -> tuple[int, int]:
@@ -136,10 +143,17 @@ class _Job:
         folder.mkdir(parents=True)
         try:
             spool = Spool(folder, len(self.texts), spoken=self.source.spoken)
-            self._select(spool)
-            splits, sizes = spool.splits, spool.sizes()
-            into = self.out if self.config.min_similarity is None else self.out / UNFILTERED
-            self._write(spool, into)
+            with DroppedClips(folder / DROPPED_CLIPS, self.counts) as dropped:
+                try:
+                    self._select(spool, dropped)
+                except InputError:
+                    # There may be no rows because there are no clips: the first one says why.
+                    dropped.tell()
+                    raise
+                splits, sizes = spool.splits, spool.sizes()
+                into = self.out if self.config.min_similarity is None else self.out / UNFILTERED
+                self._write(spool, into)
+                dropped.keep(self.out / DROPPED_CLIPS)
         finally:
             shutil.rmtree(folder, ignore_errors=True)
         vectors = [
@@ -156,10 +170,10 @@ class _Job:
         ]
         if self.config.min_similarity is not None:
             for split in splits:
-                sizes[split], dropped = write_alike(
+                sizes[split], unlike = write_alike(
                     split, self.config.min_similarity, self.views, vectors, into, self.out
                 )
-                self.counts.dissimilar += dropped
+                self.counts.dissimilar += unlike
             self._check_sizes(sizes)
         write_yaml(self.out / "datasets.yaml", datasets_yaml(self.name, splits, self.views, vectors))
         study = study_yaml(self.name, splits, self.views, vectors)
@@ -184,19 +198,19 @@ class _Job:
         write_json(self.out / REPORT, done.to_json())
         return done
 
-    def _select(self, spool: Spool) -> None:
+    def _select(self, spool: Spool, dropped: DroppedClips) -> None:
         """Read the source and decide about every row."""
         config, counts = self.config, self.counts
         rows = clean_rows(self.source.rows(counts), config.cleaning, counts)
         if self.source.spoken:
-            rows = checked_rows(rows, config.clips, counts)
+            rows = checked_rows(rows, config.clips, dropped)
         spool.gather(self._told(rows))
         spool.drop_duplicates(config.duplicates, counts)
         spool.draw(config.limit, config.seed, counts)
         own = bool(spool.splits) and config.split is None
         spool.split(None if own else config.split or DEFAULT_SPLIT, config.seed, counts)
         if config.audio != "header":
-            self._decode(spool)
+            self._decode(spool, dropped)
         self._check_sizes(spool.sizes())
 
     def _told(self, rows: Iterator[Row]) -> Iterator[Row]:
@@ -222,14 +236,14 @@ class _Job:
                     "more rows"
                 )
 
-    def _decode(self, spool: Spool) -> None:
+    def _decode(self, spool: Spool, dropped: DroppedClips) -> None:
         """Decode the clips that are kept, convert them if asked to, and drop those that cannot be used."""
         kind, names = self.config.audio, {}
         taken: dict[str, str] = {}
 
         def jobs() -> Iterator[tuple[str, Path | None]]:
             for number, clip in spool.clips():
-                numbers.append(number)
+                waiting.append((number, clip))
                 if kind == "decode":
                     yield clip, None
                     continue
@@ -242,14 +256,16 @@ class _Job:
                 names[number] = f"{AUDIO_FOLDER}/{name}"
                 yield clip, self.out / AUDIO_FOLDER / name
 
-        numbers: list[int] = []
-        dropped: list[int] = []
+        # Clips that were handed out and have not come back: few at a time, in one order.
+        waiting: deque[tuple[int, str]] = deque()
+        gone: list[int] = []
         results = track(decoded(jobs()), what="decode", total=len(spool.kept), unit="clips", show=self.show)
-        for place, reason in enumerate(results):
-            if reason is not None:
-                setattr(self.counts, reason, getattr(self.counts, reason) + 1)
-                dropped.append(numbers[place])
-        spool.drop(np.array(dropped, dtype=np.int64))
+        for complaint in results:
+            number, clip = waiting.popleft()
+            if complaint is not None:
+                dropped.add(clip, complaint)
+                gone.append(number)
+        spool.drop(np.array(gone, dtype=np.int64))
         self.converted = names
 
     def _write(self, spool: Spool, into: Path) -> None:
