@@ -108,7 +108,13 @@ def know(monkeypatch: pytest.MonkeyPatch, here: Path, *, off: float = 0.0) -> li
         recordings=real.recordings, products=True, precisions=real.precisions, tolerance=1e-3,
     )  # fmt: skip
     monkeypatch.setitem(GOLDEN, "sonar-speech-eng", golden)
-    return [shutil.copy(here / "clips" / f"{number}.wav", here / f"audio_{number + 1}.wav") for number in (0, 1)]
+    return named(here)
+
+
+def named(here: Path) -> list[Path]:
+    """Return two recordings under the names of those whose values are known."""
+    copies = [(here / "clips" / f"{number}.wav", here / f"audio_{number + 1}.wav") for number in (0, 1)]
+    return [Path(shutil.copy(*pair)) for pair in copies]
 
 
 # --- known values --------------------------------------------------------------------------------------------------
@@ -150,8 +156,7 @@ def test_known_values_mark_the_folder_that_was_loaded_and_no_other(
 
 
 def test_the_published_values_are_missed_by_random_weights(here: Path, capsys: Any) -> None:
-    names = [shutil.copy(here / "clips" / f"{number}.wav", here / f"audio_{number + 1}.wav") for number in (0, 1)]
-    status, checks, done = checked(capsys, f"sonar-speech:{here / 'eng'}", *names)
+    status, checks, done = checked(capsys, f"sonar-speech:{here / 'eng'}", *named(here))
     assert (status, done["passed"], done["experimental"]) == (1, False, True)
     vectors = np.load(here / "vectors.npy").astype(np.float64)[:2]
     off = np.abs(vectors[0] @ vectors.T - [0.0429819, 0.00286825]).max()
@@ -279,8 +284,8 @@ def test_a_folder_that_cannot_be_written_is_told(here: Path, capsys: Any, monkey
 
     with monkeypatch.context() as patch:
         patch.setattr("fliplens.encoders.sonar_speech.write_json", refuse)
-        words = [f"sonar-speech:{here / 'fra'}", here / "list.txt", "--against", original]
-        status, checks, done = checked(capsys, *words)
+        words = (here / "list.txt", "--against", original)
+        status, checks, done = checked(capsys, f"sonar-speech:{here / 'fra'}", *words)
     assert status == 1 and done["passed"] is False
     assert checks["marked as checked"]["passed"] is False
     assert "make the folder writable" in checks["marked as checked"]["found"]
