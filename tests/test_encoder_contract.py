@@ -23,6 +23,7 @@ from loopback import gemini_encoder, openai_encoder
 from fliplens.encoders import BatchEncoder, Encoder, batching, canonical_spec, load_encoder
 from fliplens.errors import FliplensWarning, InputError
 from fliplens.files import read_json, write_json
+from fliplens.pretrained import revision_of
 
 SENTENCES = [
     "The cat sat on the mat.",
@@ -71,7 +72,7 @@ def padded(encoder: Any) -> None:
 def checked(folder: Path) -> Path:
     """Mark a folder as SONAR's check does when it passes: loading it warns otherwise."""
     config = folder / "config.json"
-    write_json(config, {**read_json(config), "checked": True})
+    write_json(config, {**read_json(config), "checked": {"weights": revision_of(folder), "against": "a test"}})
     return folder
 
 

@@ -334,22 +334,16 @@ def test_a_spec_without_a_language_is_refused(spec: str) -> None:
         load_encoder(spec)
 
 
-def test_loading_warns_once_until_checked(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_loading_warns_once_until_marked(folder: Path, tmp_path: Path) -> None:
     mine = tmp_path / "mine"
     shutil.copytree(folder, mine)
     with pytest.warns(FliplensWarning, match="experimental") as caught:
         encoder: Any = load_encoder(f"sonar-speech:{mine}")
     assert len(caught) == 1 and caught[0].filename == __file__
-    sounds = [made_up(0, 0.5), made_up(1, 0.7)]
-    with pytest.raises(FliplensError, match="does not give SONAR's vectors"):
-        sonar_speech.check(encoder, sounds, folder=mine)
-    with pytest.raises(InputError, match="two recordings"):
-        sonar_speech.check(encoder, sounds[:1])
-    vectors = encoder.encode(sounds).astype(np.float64)
-    golden = ((float(vectors[0] @ vectors[0]), float(vectors[0] @ vectors[1]) + 5e-5),)
-    monkeypatch.setattr(sonar_speech, "GOLDEN", golden)
-    assert sonar_speech.check(encoder, sounds, folder=mine) == pytest.approx(5e-5, rel=1e-2)
-    load_encoder(f"sonar-speech:{mine}")
+    assert (encoder.folder, encoder.matched) == (mine, None)
+    encoder.mark_matched("products")
+    again: Any = load_encoder(f"sonar-speech:{mine}")
+    assert encoder.matched == again.matched == "products"
 
 
 @pytest.mark.parametrize(

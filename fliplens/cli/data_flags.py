@@ -74,9 +74,23 @@ def encoders(commands: Commands, common: OneLineParser) -> None:
         help="which encoders there are; check ENCODER: whether one works here",
         description="List the forms of ENCODER, their options, and whether what they need is installed; or, with "
         "check ENCODER, load one and look whether it keeps what encoders promise, and gives known values where they "
-        "are known. A failed check leaves with status 1.",
+        "are known. INPUT is one TEXTS of encode, or, for an encoder of speech, files of audio or a list of them. A "
+        "failed check leaves with status 1; status 3 says that nothing failed, but that an experimental encoder was "
+        "not compared with its original.",
     )
-    encoders.add_argument("words", nargs="*", metavar="check ENCODER", help="check this encoder")
+    encoders.add_argument(
+        "words",
+        nargs="*",
+        metavar="check ENCODER [INPUT]",
+        help="check this encoder, on these inputs too; the known values of SONAR's speech encoder are of "
+        "recordings that are named here, and mark its folder as checked",
+    )
+    encoders.add_argument(
+        "--against",
+        metavar="F.npy",
+        help="of check: vectors of INPUT, row for row, made elsewhere; ours must be the same (cosine 0.9999, length "
+        "within 0.001; bfloat16: 0.999, 0.01)",
+    )
     encoders.add_argument(
         "--precision",
         default="auto",

@@ -1,8 +1,8 @@
 """SONAR's speech encoders: a recording to a vector in the space of SONAR's text encoder.
 
 Published are checkpoints for fairseq2, which cannot share an environment with the torch that everything else here
-runs on; `sonar_conversion` makes folders of them that this module loads. The port is experimental until its vectors
-of two published recordings are those of the original: `check` tells, and marks the folder.
+runs on; `sonar_conversion` makes folders of them that this module loads. The port is experimental until a folder's
+vectors have been found to be those of the original: `fliplens encoders check` compares, and marks the folder.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from types import MappingProxyType
@@ -29,17 +29,14 @@ from fliplens.pretrained import quiet, revision_of
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from fliplens.encoders.protocol import Speech
     from fliplens.encoders.sonar_speech_model import SonarSpeechConfig
 
 __all__ = [
     "FOLDER",
     "FORMAT_VERSION",
-    "GOLDEN",
     "LANGUAGES",
     "MODEL_TYPE",
     "SonarSpeechEncoder",
-    "check",
     "default_folder",
     "load",
     "published_config",
@@ -52,14 +49,6 @@ FOLDER = FolderKind("config.json", r"config\.json|model\.safetensors|\..+\.tmp")
 
 LONGEST = 80.0
 """Seconds: the 4,096 frames of 20 ms for which the original has positions."""
-
-GOLDEN: tuple[tuple[float, float], ...] = ((0.0429819, 0.00286825),)
-"""Scalar products that the original English encoder gives for the recordings audio_1.wav and audio_2.wav of SONAR's
-own tests (facebookresearch/SONAR, tests/integration_tests/data/audio_files): of the first with itself, and with the
-second. Vectors are not of unit length."""
-
-GOLDEN_TOLERANCE = 1e-4
-"""Of `GOLDEN`, absolute."""
 
 _CODES = """
 arb=ar asm=as bel=be ben=bn bos=bs bul=bg cat=ca ces=cs cmn=zh cym=cy dan=da deu=de eng=en est=et fin=fi fra=fr guj=gu
@@ -108,7 +97,7 @@ def load(spec: Spec, *, device: str, batch_size: int | None, precision: str) -> 
         FliplensError: the weights do not load.
 
     Warns:
-        FliplensWarning: the folder has not been checked against the original.
+        FliplensWarning: the vectors of these weights have not been compared with the original's.
     """
     _need_transformers()
     where = resolve_device(device)
@@ -132,10 +121,12 @@ def load(spec: Spec, *, device: str, batch_size: int | None, precision: str) -> 
             f"leave out {LANGUAGE}="
         )
     model = _load_weights(folder, config)
-    if not checked:
+    revision = revision_of(folder)
+    matched = _matched(checked, revision)
+    if matched is None:
         warnings.warn(
-            f"the speech encoder in {folder} is experimental: this port of SONAR has not been checked against the "
-            "original there (fliplens.encoders.sonar_speech.check)",
+            f"the speech encoder in {folder} is experimental: its vectors have not been compared with those of the "
+            "original (docs/encoders-speech.md tells how fliplens encoders check does that)",
             FliplensWarning,
             stacklevel=3,
         )
@@ -144,43 +135,14 @@ def load(spec: Spec, *, device: str, batch_size: int | None, precision: str) -> 
         config,
         spec=str(spec.canonical()),
         name=f"sonar-speech-{found}",
-        revision=revision_of(folder),
+        revision=revision,
         language=LANGUAGES.get(found),
         batch_size=batch_size,
         precision="bfloat16" if precision == "bfloat16" else "float32",
         device=str(where),
+        folder=folder.absolute(),
+        matched=matched,
     )
-
-
-def check(encoder: SonarSpeechEncoder, recordings: Sequence[Speech], *, folder: str | Path | None = None) -> float:
-    """Return how far an encoder is from the original, by two recordings of SONAR's own tests; see `GOLDEN`.
-
-    Args:
-        encoder: the English one.
-        recordings: audio_1.wav and audio_2.wav of those tests.
-        folder: the converted folder, to be marked as checked if the check passes; its warning then goes.
-
-    Raises:
-        FliplensError: the products are further off than `GOLDEN_TOLERANCE`.
-        InputError: the encoder is of another language, or the recordings are not two.
-    """
-    if encoder.language != "en" or len(recordings) != 2:
-        raise InputError(
-            f"expected two recordings and the English encoder, found {len(recordings)} and {encoder.name}: the "
-            "values known of the original are those"
-        )
-    vectors = encoder.encode(recordings).astype(np.float64)
-    found = (vectors[:1] @ vectors.T)[0]
-    off = float(np.abs(found - np.array(GOLDEN[0])).max())
-    if not off <= GOLDEN_TOLERANCE:
-        raise FliplensError(
-            f"expected products {GOLDEN[0]} of the original's vectors, found {found.tolist()}: this port does not "
-            "give SONAR's vectors, do not use it"
-        )
-    if folder is not None:
-        path = Path(folder) / "config.json"
-        write_json(path, {**read_json(path), "checked": True})
-    return off
 
 
 class SonarSpeechEncoder(LocalSpeechEncoder):
@@ -196,6 +158,8 @@ class SonarSpeechEncoder(LocalSpeechEncoder):
         batch_size: see there.
         precision: "float32", or "bfloat16" for autocast around the model.
         device: of the model.
+        folder: where it was loaded from.
+        matched: what it was found to match there, None for nothing yet.
     """
 
     def __init__(
@@ -210,6 +174,8 @@ class SonarSpeechEncoder(LocalSpeechEncoder):
         batch_size: int | None = None,
         precision: str = "float32",
         device: str = "cpu",
+        folder: Path | None = None,
+        matched: str | None = None,
     ) -> None:
         from transformers import SeamlessM4TFeatureExtractor
 
@@ -226,7 +192,40 @@ class SonarSpeechEncoder(LocalSpeechEncoder):
             longest=LONGEST,
         )
         self.model = model
+        self.config = config
+        self.folder = folder
+        self.matched = matched
         self._features = SeamlessM4TFeatureExtractor(feature_size=config.mel_bins, num_mel_bins=config.mel_bins)
+
+    def mark_matched(self, what: str) -> None:
+        """Write into the folder that the vectors of its weights are the original's; its warning then goes.
+
+        The mark names the weights: others that are put into the folder have to be compared themselves.
+
+        Args:
+            what: what the vectors were compared with, for people.
+
+        Raises:
+            InputError: the encoder is of no folder, or of one that has changed since it was loaded.
+            FliplensError: the folder cannot be written.
+        """
+        if self.folder is None or self.revision is None:
+            raise InputError(f"expected an encoder loaded from a folder, found {self.spec} made otherwise: load it")
+        path = self.folder / "config.json"
+        config, language, _ = _read_config(self.folder)
+        same = config == self.config and f"sonar-speech-{language}" == self.name
+        if not same or revision_of(self.folder) != self.revision:
+            raise InputError(
+                f"expected {self.folder} as it was loaded, found it changed since: load and check it again"
+            )
+        try:
+            write_json(path, {**read_json(path), "checked": {"weights": self.revision, "against": what}})
+        except OSError as error:
+            raise FliplensError(
+                f"expected to mark {self.folder} as checked, could not write {path.name} there ({reason_of(error)}): "
+                "make the folder writable and check again"
+            ) from error
+        self.matched = what
 
     def _vectors(self, sounds: list[Samples]) -> tuple[NDArray[np.float32], int]:
         import torch
@@ -247,8 +246,18 @@ def _need_transformers() -> None:
         raise MissingExtraError("SONAR's speech encoder", "speech")
 
 
-def _read_config(folder: Path) -> tuple[SonarSpeechConfig, str, bool]:
-    """Return sizes, language and whether the folder was checked."""
+def _matched(checked: Any, revision: str | None) -> str | None:
+    """Return what a folder's weights were found to match, by its mark; None where that is of other weights, or none.
+
+    A mark is written by `SonarSpeechEncoder.mark_matched`.
+    """
+    if not isinstance(checked, dict) or revision is None or checked.get("weights") != revision:
+        return None
+    return str(checked.get("against"))
+
+
+def _read_config(folder: Path) -> tuple[SonarSpeechConfig, str, Any]:
+    """Return sizes, language and the mark of a folder that was checked."""
     from fliplens.encoders.sonar_speech_model import SonarSpeechConfig
 
     value = read_json(folder / "config.json")
@@ -268,7 +277,7 @@ def _read_config(folder: Path) -> tuple[SonarSpeechConfig, str, bool]:
         raise InputError(
             f"expected language and network sizes in {folder / 'config.json'}, found others: convert again"
         )
-    return SonarSpeechConfig(**network), language, value.get("checked") is True
+    return SonarSpeechConfig(**network), language, value.get("checked")
 
 
 def _load_weights(folder: Path, config: SonarSpeechConfig) -> Any:
