@@ -75,8 +75,8 @@ def encoders(commands: Commands, common: OneLineParser) -> None:
         description="List the forms of ENCODER, their options, and whether what they need is installed; or, with "
         "check ENCODER, load one and look whether it keeps what encoders promise, and gives known values where they "
         "are known. INPUT is one TEXTS of encode, or, for an encoder of speech, files of audio or a list of them. A "
-        "failed check leaves with status 1; status 3 says that nothing failed, but that an experimental encoder was "
-        "not compared with its original.",
+        "failed check leaves with status 1, and so does an experimental encoder that was not compared with its "
+        "original.",
     )
     encoders.add_argument(
         "words",
