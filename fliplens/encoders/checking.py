@@ -226,7 +226,8 @@ def _of_vectors(encoder: Encoder, vectors: NDArray[np.float32], n: int) -> list[
         found = f"lengths {lengths.min():.6g} to {lengths.max():.6g}"
         if encoder.normalised:
             checks.append(Check("unit length", bool(np.allclose(lengths, 1, atol=1e-4)), found))
-        checks.append(Check("not all the same", len(np.unique(vectors, axis=0)) > 1, found))
+        distinct = len(np.unique(vectors, axis=0))
+        checks.append(Check("not all the same", distinct > 1, f"{distinct} of {n} vectors differ"))
     return checks
 
 
